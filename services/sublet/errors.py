@@ -1,0 +1,95 @@
+"""
+Every error of sublet, drawn as a tree. A message says what, got, expected and what to do; it never
+holds a token, a row's text or a reward. Domain code raises; edges translate.
+
+    SubletError +-- InvalidRequest       400  the request itself is wrong: a field, a combination, a
+    name +-- Unauthenticated      401  no credential, or one that is unknown, expired or disabled
+    +-- AccessDenied         403  a known caller lacks a right, or a bucket does not grant what it
+    must +-- NotFound             404  nothing is there, or nothing that this caller may know of +--
+    Conflict             409  it exists already, or somebody else changed it first +--
+    FailedPrecondition   412  the thing is in a state that does not allow this +-- MalformedEvent
+    400  an event no retry can mend: acknowledge, quarantine, count +-- TryAgain             503  a
+    passing fault: the broker redelivers, a client waits and repeats
+"""
+
+from typing import ClassVar
+
+
+class SubletError(Exception):
+    """The root: catch it at an edge, never inside the domain."""
+
+    status: ClassVar[int] = 500
+    reason: ClassVar[str] = "INTERNAL"
+    retry: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return " ".join(str(part) for part in self.args)
+
+
+class InvalidRequest(SubletError):
+    """
+    Raised when a request cannot be served whatever the state: a bad field, name or combination.
+    """
+
+    status = 400
+    reason = "INVALID_ARGUMENT"
+
+
+class Unauthenticated(SubletError):
+    """Raised when a caller shows no credential, or one that is unknown, expired or disabled."""
+
+    status = 401
+    reason = "UNAUTHENTICATED"
+
+
+class AccessDenied(SubletError):
+    """
+    Raised when a known caller lacks a right, or a bucket's policy does not prove what it must.
+    """
+
+    status = 403
+    reason = "PERMISSION_DENIED"
+
+
+class NotFound(SubletError):
+    """Raised when a name resolves to nothing, or to nothing that this caller may know of."""
+
+    status = 404
+    reason = "NOT_FOUND"
+
+
+class Conflict(SubletError):
+    """Raised when a name is taken, or a record changed between reading and writing it."""
+
+    status = 409
+    reason = "ABORTED"
+
+
+class AlreadyExists(Conflict):
+    """Raised when a create meets a different record of the same name."""
+
+    reason = "ALREADY_EXISTS"
+
+
+class FailedPrecondition(SubletError):
+    """Raised when the thing asked about is in a state that does not allow what was asked."""
+
+    status = 412
+    reason = "FAILED_PRECONDITION"
+
+
+class MalformedEvent(SubletError):
+    """Raised for an event that no retry can mend; edges acknowledge, quarantine and count it."""
+
+    status = 400
+    reason = "MALFORMED_EVENT"
+
+
+class TryAgain(SubletError):
+    """
+    Raised for a passing fault; the broker redelivers with back-off, a client waits and repeats.
+    """
+
+    status = 503
+    reason = "UNAVAILABLE"
+    retry = True

@@ -1,0 +1,115 @@
+"""
+What the lease broker and a holder say to each other, over HTTP as JSON. The holder is a trainer, or
+the registration that verifies a dataset. Nothing else gives a trainer anything to work with: no
+bucket name, no setting and no credential is in its environment.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from sublet.jobs import Progress, TrainingSettings
+from sublet.names import JobName, LeaseName, ModelName, ObjectVersion, OutputPrefix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """A bearer secret. It appears in no repr, message, record or log."""
+
+    secret: str = field(repr=False)
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """
+    POST {lease}:claim. A later `attempt` of the same execution takes over from the earlier one.
+    """
+
+    execution: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingOrder:
+    """
+    What to train. `resume_from` names the newest complete checkpoint under the output prefix, if
+    any.
+
+    `format` is CHAT or COMPLETION; `num_rows` is what the registration counted, 0 if it ran short.
+    """
+
+    job: JobName
+    base_model: ModelName
+    output_model: ModelName
+    settings: TrainingSettings
+    writes: OutputPrefix
+    crc32c: str
+    size_bytes: int
+    num_rows: int
+    format: str
+    resume_from: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """The answer to a claim: what may be read, until when, with which token."""
+
+    lease: LeaseName
+    epoch: int
+    reads: ObjectVersion
+    expires_at: datetime
+    heartbeat_every_s: float
+    token: AccessToken
+    training: TrainingOrder | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """
+    POST {lease}:renew. `bytes_read` counts since this holder's claim.
+
+    `checkpoint` is the object name of the newest complete checkpoint, as `resume_from` gave it or
+    newer.
+    """
+
+    epoch: int
+    bytes_read: int
+    wants_token: bool = False
+    progress: Progress | None = None
+    is_writing_results: bool = False
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """The answer to a heartbeat; `token` is there if one was wanted."""
+
+    expires_at: datetime
+    token: AccessToken | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedAdapter:
+    """
+    `folder` lies under the output prefix and ends in '/'; the manifest beside it names every file.
+    """
+
+    folder: str
+    rank: int
+    target_modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """
+    POST {lease}:finish. `code` is the name of a gRPC code; `message` says a failure's cause to a
+    user.
+    """
+
+    epoch: int
+    bytes_read: int
+    is_success: bool
+    code: str = "OK"
+    message: str = ""
+    progress: Progress | None = None
+    adapter: TrainedAdapter | None = None

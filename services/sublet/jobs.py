@@ -1,0 +1,151 @@
+"""Fine-tuning jobs: what was asked for, how far it is, and how it ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, Self
+
+from sublet.datasets import OK, Status
+from sublet.errors import FailedPrecondition, InvalidRequest
+from sublet.names import (
+    DatasetName,
+    JobName,
+    LeaseName,
+    ModelName,
+    ObjectVersion,
+    OutputPrefix,
+    WatchName,
+)
+
+
+class JobState(StrEnum):
+    """The states that every client of the API knows."""
+
+    CREATING = "JOB_STATE_CREATING"
+    PENDING = "JOB_STATE_PENDING"
+    RUNNING = "JOB_STATE_RUNNING"
+    WRITING_RESULTS = "JOB_STATE_WRITING_RESULTS"
+    COMPLETED = "JOB_STATE_COMPLETED"
+    FAILED = "JOB_STATE_FAILED"
+    CANCELLED = "JOB_STATE_CANCELLED"
+
+
+TERMINAL: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+_RANK: Final = {state: rank for rank, state in enumerate(JobState)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingSettings:
+    """
+    Hyper-parameters of supervised LoRA fine-tuning.
+
+    `batch_size` is in tokens: documents are packed until an optimiser step holds about that many.
+
+    Raises:
+        InvalidRequest: a value is out of its range; the message gives field, value and range.
+    """
+
+    epochs: int = 1
+    learning_rate: float = 1e-4
+    lora_rank: int = 8
+    max_context_length: int = 8192
+    batch_size: int = 32768
+    learning_rate_warmup_steps: int = 0
+    weight_decay: float = 0.01
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise InvalidRequest(f"got {name} {value}; expected {least} to {most}")
+
+
+_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    "epochs": (1, 100),
+    "learning_rate": (1e-8, 0.1),
+    "lora_rank": (1, 64),
+    "max_context_length": (16, 1_048_576),
+    "batch_size": (16, 2**31 - 1),
+    "learning_rate_warmup_steps": (0, 1_000_000),
+    "weight_decay": (0.0, 1.0),
+    "seed": (0, 2**31 - 1),
+}
+SETTINGS: Final = tuple(field.name for field in fields(TrainingSettings))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """The trainer's last word. `loss` is nats per supervised token; `eta_s` is its own estimate."""
+
+    step: int = 0
+    num_steps: int = 0
+    epoch: float = 0.0
+    loss: float | None = None
+    tokens_per_s: float | None = None
+    eta_s: float | None = None
+
+    @property
+    def percent(self) -> int:
+        return min(100, 100 * self.step // self.num_steps) if self.num_steps else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """
+    One training of one base model on one object generation into one output prefix.
+
+    `lease` and `execution` are those of the newest start; a job that is started again keeps its
+    name.
+    """
+
+    name: JobName
+    display_name: str
+    dataset: DatasetName
+    object: ObjectVersion
+    base_model: ModelName
+    output_model: ModelName
+    output: OutputPrefix
+    settings: TrainingSettings
+    state: JobState = JobState.CREATING
+    status: Status = OK
+    progress: Progress = Progress()
+    lease: LeaseName | None = None
+    execution: str = ""
+    watch: WatchName | None = None
+    created_by: str
+    created_at: datetime
+    started_at: datetime | None = None
+    heartbeat_at: datetime | None = None
+    completed_at: datetime | None = None
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+    def index(self) -> Mapping[str, str]:
+        return {
+            "account": self.name.account,
+            "state": self.state,
+            "is_over": str(self.is_over),
+            "created_at": self.created_at.isoformat(),
+        }
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in TERMINAL
+
+    def moved_to(self, state: JobState, **changes: Any) -> Self:  # noqa: ANN401  any field of a job
+        """
+        The same job in a later state; states never fall back, and the last ones absorb.
+
+        Raises:
+            FailedPrecondition: the job is over, or already further.
+        """
+        if self.is_over or _RANK[state] < _RANK[self.state]:
+            raise FailedPrecondition(f"{self.name} is {self.state}; it cannot become {state}")
+        return replace(self, state=state, **changes)
+
+    def ended(self, state: JobState, *, at: datetime, status: Status = OK) -> Self:
+        return self.moved_to(state, completed_at=at, status=status)

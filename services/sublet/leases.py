@@ -1,0 +1,319 @@
+"""
+Leases: one job's right to read one object generation and write one prefix, for a time.
+
+    PENDING --claim--> ACTIVE --finish, expiry, cancel--> REVOKING --probe refused--> REVOKED
+                                                             +----six failed tries--> FAILED
+
+The transitions are pure; whoever applies one commits the result by compare-and-set. Access is kept
+by renewing and lost by doing nothing. Only a refused probe (or no token ever minted) makes a lease
+REVOKED.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final, Self
+
+from sublet.access import BucketIdentity
+from sublet.errors import Conflict, FailedPrecondition, TryAgain
+from sublet.names import AccountName, Email, JobName, LeaseName, ObjectVersion, OutputPrefix
+
+TOKENS_KEPT: Final = 8
+
+
+class LeaseState(StrEnum):
+    PENDING = "PENDING"
+    ACTIVE = "ACTIVE"
+    REVOKING = "REVOKING"
+    REVOKED = "REVOKED"
+    FAILED = "FAILED"
+
+
+LIVING: Final = frozenset({LeaseState.PENDING, LeaseState.ACTIVE})
+
+
+class Purpose(StrEnum):
+    VERIFICATION = "VERIFICATION"
+    """The registration's own reads: the one-byte proof and the row check."""
+    TRAINING = "TRAINING"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseTerms:
+    """Every duration that bounds access; the worst case of each crash is a sum of these."""
+
+    token_ttl: timedelta = timedelta(minutes=5)
+    verification_token_ttl: timedelta = timedelta(minutes=1)
+    training_limit: timedelta = timedelta(hours=12)
+    verification_limit: timedelta = timedelta(minutes=15)
+    heartbeat_every: timedelta = timedelta(seconds=10)
+    holder_is_lost_after: timedelta = timedelta(minutes=1)
+    clock_skew: timedelta = timedelta(seconds=10)
+    max_probes: int = 6
+    first_probe_pause: timedelta = timedelta(seconds=10)
+
+    def ttl_of(self, purpose: Purpose) -> timedelta:
+        return self.token_ttl if purpose is Purpose.TRAINING else self.verification_token_ttl
+
+    def limit_of(self, purpose: Purpose) -> timedelta:
+        return self.training_limit if purpose is Purpose.TRAINING else self.verification_limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """
+    Who claimed the lease: `execution` is the Cloud Run execution, or the request that verifies.
+    """
+
+    identity: Email
+    execution: str
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MintedToken:
+    """A token by its hash: enough to recognise it in an audit log, useless to open anything."""
+
+    sha256: str
+    minted_at: datetime
+    dies_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """
+    One try of the last token. `answers` are what Cloud Storage said, in words and status codes.
+    """
+
+    at: datetime
+    is_refused: bool
+    answers: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """
+    `epoch` fences: every claim and every end raises it, and a renewal must name the current one.
+    `dies_at` is the end of the longest-lived token ever minted under the lease, written before the
+    minting. `sealed_token` is the newest token, readable by the broker alone, for the probe.
+    """
+
+    name: LeaseName
+    purpose: Purpose
+    job: JobName | None
+    reads: ObjectVersion
+    writes: OutputPrefix | None
+    bucket_identity: BucketIdentity
+    data_account: Email
+    state: LeaseState = LeaseState.PENDING
+    epoch: int = 0
+    holder: Holder | None = None
+    tokens: tuple[MintedToken, ...] = ()
+    num_tokens: int = 0
+    sealed_token: str = ""
+    dies_at: datetime | None = None
+    bytes_read: int = 0
+    bytes_read_before: int = 0
+    checkpoint: str = ""
+    created_at: datetime
+    expires_at: datetime
+    claimed_at: datetime | None = None
+    heartbeat_at: datetime | None = None
+    revoked_at: datetime | None = None
+    revoked_because: str = ""
+    ended_at: datetime | None = None
+    num_probes: int = 0
+    last_probe: Probe | None = None
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+    def index(self) -> Mapping[str, str]:
+        return {
+            "account": self.name.account,
+            "state": self.state,
+            "job": self.job or "",
+            "created_at": self.created_at.isoformat(),
+        }
+
+    @property
+    def is_living(self) -> bool:
+        return self.state in LIVING
+
+    def claimed(self, holder: Holder, *, now: datetime, lost_after: timedelta) -> Self:
+        """
+        Give the lease to `holder`, unless somebody else holds it and is alive.
+
+        A later attempt of the same execution takes over from the earlier one; another execution
+        does only when the holder has been silent for `lost_after`. The epoch fences whoever held
+        it.
+
+        Raises:
+            Conflict: a living holder has it.
+            FailedPrecondition: the lease has ended or expired.
+        """
+        self._check_living(now)
+        if self.holder and self.holder != holder and not self._gives_way(holder, now, lost_after):
+            raise Conflict(
+                f"{self.name} is held by {self.holder.execution} attempt {self.holder.attempt}, "
+                f"last heard of at {self.heartbeat_at:%H:%M:%SZ}"
+            )
+        return replace(
+            self,
+            state=LeaseState.ACTIVE,
+            epoch=self.epoch + 1,
+            holder=holder,
+            claimed_at=self.claimed_at or now,
+            heartbeat_at=now,
+            bytes_read_before=self.bytes_read,
+        )
+
+    def renewed(self, epoch: int, *, bytes_read: int, now: datetime) -> Self:
+        """
+        Record a heartbeat of the holder; `bytes_read` counts since its own claim.
+
+        Raises:
+            Conflict: another holder has taken over, or the lease was ended: stop at once.
+            FailedPrecondition: the lease has expired.
+        """
+        self._check_epoch(epoch)
+        self._check_living(now)
+        total = max(self.bytes_read, self.bytes_read_before + bytes_read)
+        return replace(self, heartbeat_at=now, bytes_read=total)
+
+    def about_to_mint(self, *, dies_at: datetime) -> Self:
+        """Write down the latest end of a token before it exists, so that a crash cannot hide it."""
+        latest = max(filter(None, (self.dies_at, dies_at)))
+        return replace(self, dies_at=latest, num_tokens=self.num_tokens + 1)
+
+    def minted(self, token: MintedToken, *, sealed: str) -> Self:
+        return replace(self, tokens=(*self.tokens, token)[-TOKENS_KEPT:], sealed_token=sealed)
+
+    def revoking(self, *, now: datetime, because: str) -> Self:
+        """Stop minting, for good. Doing it twice changes nothing."""
+        if not self.is_living:
+            return self
+        return replace(
+            self,
+            state=LeaseState.REVOKING,
+            epoch=self.epoch + 1,
+            revoked_at=now,
+            revoked_because=because,
+        )
+
+    def probed(self, probe: Probe, *, counts: bool, max_probes: int) -> Self:
+        """
+        Record a try of the last token: refused ends the lease, `max_probes` failed ones call a
+        person.
+
+        Args:
+            counts: False where the token is known to be alive still, because another lease keeps
+                its
+                data account enabled; such a try proves nothing and blames nobody.
+        """
+        num_probes = self.num_probes + (counts and not probe.is_refused)
+        state = (
+            LeaseState.REVOKED
+            if probe.is_refused
+            else LeaseState.FAILED
+            if num_probes >= max_probes
+            else LeaseState.REVOKING
+        )
+        over = state is not LeaseState.REVOKING
+        return replace(
+            self,
+            state=state,
+            num_probes=num_probes,
+            last_probe=probe,
+            ended_at=probe.at if over else None,
+            sealed_token="" if state is LeaseState.REVOKED else self.sealed_token,
+        )
+
+    def _gives_way(self, holder: Holder, now: datetime, lost_after: timedelta) -> bool:
+        assert self.holder is not None
+        is_next_attempt = (
+            holder.execution == self.holder.execution and holder.attempt > self.holder.attempt
+        )
+        is_lost = self.heartbeat_at is not None and now - self.heartbeat_at > lost_after
+        return is_next_attempt or is_lost
+
+    def _check_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            raise Conflict(
+                f"{self.name} is at epoch {self.epoch} ({self.state}); got {epoch}: stop"
+            )
+
+    def _check_living(self, now: datetime) -> None:
+        if not self.is_living:
+            raise FailedPrecondition(f"{self.name} is {self.state}: {self.revoked_because}")
+        if now >= self.expires_at:
+            raise FailedPrecondition(f"{self.name} expired at {self.expires_at:%Y-%m-%dT%H:%M:%SZ}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataAccount:
+    """
+    A service account that customers grant, dark unless a living lease uses it.
+
+    Disabling it refuses its living tokens; enabling it would revive those of ended leases. So it
+    may be enabled again only after `tokens_die_at`, by when every token of an ended lease has died
+    of age.
+    """
+
+    email: Email
+    account: AccountName
+    holders: tuple[LeaseName, ...] = ()
+    tokens_die_at: datetime | None = None
+
+    @staticmethod
+    def key_of(email: Email) -> str:
+        return f"dataAccounts/{email}"
+
+    @property
+    def key(self) -> str:
+        return self.key_of(self.email)
+
+    def index(self) -> Mapping[str, str]:
+        return {"account": self.account}
+
+    def taken_by(self, lease: LeaseName) -> Self:
+        return self if lease in self.holders else replace(self, holders=(*self.holders, lease))
+
+    def left_by(self, lease: Lease, *, clock_skew: timedelta) -> Self:
+        ends = [self.tokens_die_at] if self.tokens_die_at else []
+        ends += [lease.dies_at + clock_skew] if lease.dies_at else []
+        remaining = tuple(holder for holder in self.holders if holder != lease.name)
+        return replace(self, holders=remaining, tokens_die_at=max(ends, default=None))
+
+    def is_safe_to_enable(self, now: datetime) -> bool:
+        """
+        True if enabling it revives nothing; one that is enabled already has nothing to revive.
+        """
+        return bool(self.holders) or self.tokens_die_at is None or self.tokens_die_at <= now
+
+
+def choose_data_account(pool: Iterable[DataAccount], now: datetime) -> DataAccount:
+    """
+    The account that a new lease should use: a dark one if any is safe, else the least shared one.
+
+    A dark account ends with its only lease, so the end can be proved at once; a shared one stays
+    enabled until its last lease ends.
+
+    Raises:
+        TryAgain: every account is dark with tokens that enabling would revive; says from when on.
+    """
+    pool = sorted(pool, key=lambda account: (len(account.holders), account.email))
+    for candidate in pool:
+        if candidate.is_safe_to_enable(now):
+            return candidate
+    if not pool:
+        raise FailedPrecondition(
+            "the account has no data service account; an operator must make one"
+        )
+    earliest = min(account.tokens_die_at for account in pool if account.tokens_die_at)
+    raise TryAgain(
+        f"every data account has tokens of ended leases until {earliest:%H:%M:%SZ}; "
+        "enabling one now would revive them"
+    )

@@ -1,0 +1,279 @@
+"""
+What the use cases need of the world, as protocols. Adapters (gcp, sqlite, memory) stand behind them
+and pass one contract suite; the simulation stands behind them too. A port raises sublet's errors,
+no others.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+from sublet.access import BucketIdentity, BucketMetadata, NotVisible, Policy
+from sublet.datasets import ObjectMetadata
+from sublet.events import Fact
+from sublet.handover import AccessToken, Assignment, Claim, Ending, Heartbeat, Renewal
+from sublet.leases import Lease, Probe
+from sublet.names import AccountName, Email, JobName, LeaseName, ObjectVersion, OutputPrefix
+
+
+class Clock(Protocol):
+    def now(self) -> datetime:
+        """Aware UTC. The only source of time: a test moves it, and everything follows."""
+        ...
+
+
+# --- registry -------------------------------------------------------------------------------------
+
+
+class Record(Protocol):
+    """
+    A frozen dataclass that can be kept: `key` names it among its kind, `index` is what queries see.
+    """
+
+    @property
+    def key(self) -> str: ...
+
+    def index(self) -> Mapping[str, str]: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored(Generic[R]):
+    """A record as it was read; a change to it must still find `version`."""
+
+    record: R
+    version: int
+
+    def replaced_by(self, record: R) -> "Write":
+        return Write(record, expects=self.version)
+
+    def deleted(self) -> "Write":
+        return Write(self.record, expects=self.version, deletes=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """
+    Put (or delete) `record` if its kind and key are found at version `expects`; 0 is: not there.
+    """
+
+    record: Record
+    expects: int
+    deletes: bool = False
+
+
+def create(record: Record) -> Write:
+    return Write(record, expects=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """
+    `where` fields must be equal, `order_by` is a field of the index; ties fall to the key.
+
+    `after` is the (field value, key) of the last record of the page before.
+    """
+
+    where: Mapping[str, str] = field(default_factory=dict)
+    order_by: str = "created_at"
+    descending: bool = False
+    limit: int = 1000
+    after: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxEntry:
+    """
+    A fact that was committed with the state it announces, and is not known to be published yet.
+    """
+
+    id: str
+    fact: Fact
+    committed_at: datetime
+
+
+class Registry(Protocol):
+    """Documents with versions. Every method sees all commits that ended before it began."""
+
+    def get(self, kind: type[R], key: str) -> Stored[R] | None: ...
+
+    def find(self, kind: type[R], query: Query) -> list[Stored[R]]: ...
+
+    def commit(self, *writes: Write, announcing: Sequence[Fact] = ()) -> list[OutboxEntry]:
+        """
+        Apply every write and keep every fact, or nothing at all.
+
+        Raises:
+            Conflict: a write did not find the version it expects; `key` is in the message.
+        """
+        ...
+
+    def outbox(self, *, committed_before: datetime, limit: int = 1000) -> list[OutboxEntry]:
+        """Facts not yet published, oldest first."""
+        ...
+
+    def mark_published(self, entries: Sequence[OutboxEntry]) -> None: ...
+
+
+class Publisher(Protocol):
+    def publish(self, entry: OutboxEntry) -> None:
+        """Return when the broker has it; the same entry may be published twice (same event id)."""
+        ...
+
+
+# --- the customer's bucket ------------------------------------------------------------------------
+
+
+class BucketInspector(Protocol):
+    """Reads a bucket's metadata and policy as the one principal that customers grant for it."""
+
+    def metadata(self, bucket: str) -> BucketMetadata | NotVisible: ...
+
+    def policy(self, bucket: str) -> Policy | NotVisible:
+        """At version 3, always."""
+        ...
+
+
+class TokenSource(Protocol):
+    def token(self) -> AccessToken:
+        """A token that lives a while yet, renewed under the lease where needed."""
+        ...
+
+
+class LeasedObjects(Protocol):
+    """Reads one object generation with the tokens of a lease."""
+
+    def metadata(self, version: ObjectVersion) -> ObjectMetadata:
+        """
+        Raises:
+            NotFound: that generation is not there (any more).
+            AccessDenied: the token is refused.
+        """
+        ...
+
+    def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
+        """
+        Bytes `start` to `end` (exclusive) as stored, nothing decoded. Raises as `metadata` does.
+        """
+        ...
+
+
+class OpensLeasedObjects(Protocol):
+    def __call__(self, tokens: TokenSource) -> LeasedObjects: ...
+
+
+# --- credentials (the broker's alone) -------------------------------------------------------------
+
+
+class TokenMint(Protocol):
+    def mint(
+        self,
+        data_account: Email,
+        *,
+        reads: ObjectVersion,
+        writes: OutputPrefix | None,
+        ttl: timedelta,
+    ) -> AccessToken:
+        """
+        A token of the data account, cut down to that object and that prefix.
+
+        Raises:
+            TryAgain: the account is not enabled yet, or Google is busy.
+            AccessDenied: the broker may not impersonate the account.
+        """
+        ...
+
+
+class DataAccountSwitch(Protocol):
+    def set_enabled(self, data_account: Email, *, enabled: bool) -> None:
+        """
+        Idempotent. Disabling refuses living tokens; enabling revives them.
+
+        Raises:
+            NotFound: there is no such account.
+            AccessDenied: the broker may not; nothing has changed.
+        """
+        ...
+
+
+class TokenProbe(Protocol):
+    def probe(self, token: str, *, reads: ObjectVersion, writes: OutputPrefix | None) -> Probe:
+        """Try everything the token was for, reading no byte and leaving nothing behind."""
+        ...
+
+
+class Seal(Protocol):
+    """Encryption with a key that only the broker has."""
+
+    def seal(self, secret: str) -> str: ...
+
+    def unseal(self, sealed: str) -> str: ...
+
+
+# --- the broker, as the other parts see it --------------------------------------------------------
+
+
+class LeaseBroker(Protocol):
+    """Every method may be repeated: the second time finds what the first one did."""
+
+    def open_for_training(self, job: JobName) -> Lease:
+        """
+        Raises:
+            TryAgain: no data account can be lit yet without reviving a token.
+            FailedPrecondition: the job is over.
+        """
+        ...
+
+    def open_for_verification(
+        self, account: AccountName, reads: ObjectVersion, identity: BucketIdentity
+    ) -> Lease: ...
+
+    def claim(self, lease: LeaseName, claim: Claim) -> Assignment: ...
+
+    def renew(self, lease: LeaseName, heartbeat: Heartbeat) -> Renewal: ...
+
+    def finish(self, lease: LeaseName, ending: Ending) -> Lease: ...
+
+    def revoke(self, lease: LeaseName, *, because: str) -> Lease:
+        """
+        Stop minting, and try once to prove the end; the answer's state says whether it is proved.
+
+        A lease that is still REVOKING wants to be asked again.
+        """
+        ...
+
+
+# --- executions -----------------------------------------------------------------------------------
+
+
+class ExecutionState(StrEnum):
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    name: str
+    state: ExecutionState
+    message: str = ""
+
+
+class Runner(Protocol):
+    def start(self, job: JobName, lease: LeaseName) -> str:
+        """
+        Start a training container for the lease and return its execution's name. Not idempotent.
+        """
+        ...
+
+    def look_up(self, execution: str) -> Execution: ...
+
+    def cancel(self, execution: str) -> None:
+        """Ends it if it still runs; no error if it does not."""
+        ...
