@@ -10,7 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from sublet.access import AccessReport, BucketIdentity
+from sublet.access import AccessReport
+from sublet.buckets import BucketIdentity
 from sublet.names import AccountName, DatasetName, LeaseName, ObjectVersion, WatchName
 from sublet.rows import RowReport
 

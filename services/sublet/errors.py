@@ -2,14 +2,17 @@
 Every error of sublet, drawn as a tree. A message says what, got, expected and what to do; it never
 holds a token, a row's text or a reward. Domain code raises; edges translate.
 
-    SubletError +-- InvalidRequest       400  the request itself is wrong: a field, a combination, a
-    name +-- Unauthenticated      401  no credential, or one that is unknown, expired or disabled
-    +-- AccessDenied         403  a known caller lacks a right, or a bucket does not grant what it
-    must +-- NotFound             404  nothing is there, or nothing that this caller may know of +--
-    Conflict             409  it exists already, or somebody else changed it first +--
-    FailedPrecondition   412  the thing is in a state that does not allow this +-- MalformedEvent
-    400  an event no retry can mend: acknowledge, quarantine, count +-- TryAgain             503  a
-    passing fault: the broker redelivers, a client waits and repeats
+    SubletError
+    +-- InvalidRequest       400  the request itself is wrong: a field, a combination, a name
+    +-- Unauthenticated      401  no credential, or an unknown, expired or disabled one
+    +-- AccessDenied         403  a known caller lacks a right, or a bucket does not grant enough
+    +-- NotFound             404  nothing is there, or nothing that this caller may know of
+    +-- Conflict             409  somebody else has it
+    |   +-- AlreadyExists    409  a create met a different thing of the same name
+    |   +-- LostRace         409  a record changed between reading and writing it: read again
+    +-- FailedPrecondition   412  the thing is in a state that does not allow this
+    +-- MalformedEvent       400  an event no retry can mend: acknowledge, quarantine, count
+    +-- TryAgain             503  a passing fault: the broker redelivers, a client repeats
 """
 
 from typing import ClassVar
@@ -59,7 +62,7 @@ class NotFound(SubletError):
 
 
 class Conflict(SubletError):
-    """Raised when a name is taken, or a record changed between reading and writing it."""
+    """Raised when somebody else holds what was asked for."""
 
     status = 409
     reason = "ABORTED"
@@ -69,6 +72,12 @@ class AlreadyExists(Conflict):
     """Raised when a create meets a different record of the same name."""
 
     reason = "ALREADY_EXISTS"
+
+
+class LostRace(Conflict):
+    """Raised by a registry when a record is not at the version that a write expects."""
+
+    retry = True
 
 
 class FailedPrecondition(SubletError):

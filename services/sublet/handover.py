@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sublet.jobs import Progress, TrainingSettings
-from sublet.names import JobName, LeaseName, ModelName, ObjectVersion, OutputPrefix
+from sublet.names import Generation, JobName, LeaseName, ModelName, ObjectVersion, OutputPrefix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +103,7 @@ class TrainedAdapter:
 class Ending:
     """
     POST {lease}:finish. `code` is the name of a gRPC code; `message` says a failure's cause to a
-    user.
+    user. `found` is the generation that a verification met where its lease named none.
     """
 
     epoch: int
@@ -113,3 +113,4 @@ class Ending:
     message: str = ""
     progress: Progress | None = None
     adapter: TrainedAdapter | None = None
+    found: Generation | None = None

@@ -147,5 +147,11 @@ class Job:
             raise FailedPrecondition(f"{self.name} is {self.state}; it cannot become {state}")
         return replace(self, state=state, **changes)
 
+    def advanced_to(self, state: JobState, **changes: Any) -> Self:  # noqa: ANN401  any field of a job
+        """
+        The same job in that state, or in the one it has if that is further; it must not be over.
+        """
+        return self.moved_to(max(self.state, state, key=_RANK.__getitem__), **changes)
+
     def ended(self, state: JobState, *, at: datetime, status: Status = OK) -> Self:
         return self.moved_to(state, completed_at=at, status=status)

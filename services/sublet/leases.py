@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Self
 
-from sublet.access import BucketIdentity
+from sublet.buckets import BucketIdentity
 from sublet.errors import Conflict, FailedPrecondition, TryAgain
 from sublet.names import AccountName, Email, JobName, LeaseName, ObjectVersion, OutputPrefix
 
@@ -281,9 +281,8 @@ class DataAccount:
     def taken_by(self, lease: LeaseName) -> Self:
         return self if lease in self.holders else replace(self, holders=(*self.holders, lease))
 
-    def left_by(self, lease: Lease, *, clock_skew: timedelta) -> Self:
-        ends = [self.tokens_die_at] if self.tokens_die_at else []
-        ends += [lease.dies_at + clock_skew] if lease.dies_at else []
+    def left_by(self, lease: Lease) -> Self:
+        ends = filter(None, (self.tokens_die_at, lease.dies_at))
         remaining = tuple(holder for holder in self.holders if holder != lease.name)
         return replace(self, holders=remaining, tokens_die_at=max(ends, default=None))
 

@@ -8,7 +8,7 @@ used to smuggle something past a check.
 import re
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import ClassVar, NewType, Self
+from typing import ClassVar, Final, NewType, Self
 
 from sublet.errors import InvalidRequest
 
@@ -26,7 +26,12 @@ _MAX_OBJECT_NAME_BYTES = 1024
 
 
 class Generation(int):
-    """One version of one object; on the wire the string of an int64, as Cloud Storage sends it."""
+    """
+    One version of one object; on the wire the string of an int64, as Cloud Storage sends it.
+
+    0 stands for "the live one, not known yet"; only a verification may ask for that, to find it
+    out.
+    """
 
     __slots__ = ()
 
@@ -189,6 +194,9 @@ def check_object_name(text: str) -> str:
     return text
 
 
+LIVE_GENERATION: Final = Generation(0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class ObjectVersion:
     """One generation of one object: the only thing a job may ever read."""
@@ -200,8 +208,12 @@ class ObjectVersion:
     def __post_init__(self) -> None:
         check_bucket_name(self.bucket)
         check_object_name(self.object)
-        if self.generation <= 0:
+        if self.generation < 0:
             raise InvalidRequest(f"got generation {self.generation}; expected a positive integer")
+
+    @property
+    def is_pinned(self) -> bool:
+        return self.generation > 0
 
     @property
     def url(self) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from sublet.access import BucketIdentity, BucketMetadata, NotVisible, Policy
+from sublet.buckets import BucketIdentity, BucketMetadata, NotVisible, Policy
 from sublet.datasets import ObjectMetadata
 from sublet.events import Fact
 from sublet.handover import AccessToken, Assignment, Claim, Ending, Heartbeat, Renewal
@@ -108,7 +108,7 @@ class Registry(Protocol):
         Apply every write and keep every fact, or nothing at all.
 
         Raises:
-            Conflict: a write did not find the version it expects; `key` is in the message.
+            LostRace: a write did not find the version it expects; nothing was written.
         """
         ...
 
@@ -149,6 +149,8 @@ class LeasedObjects(Protocol):
 
     def metadata(self, version: ObjectVersion) -> ObjectMetadata:
         """
+        What is stored of that generation, or of the live one if none is named.
+
         Raises:
             NotFound: that generation is not there (any more).
             AccessDenied: the token is refused.

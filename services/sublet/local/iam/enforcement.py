@@ -7,7 +7,7 @@ denial names the permission.
 from dataclasses import dataclass, field
 from typing import Final
 
-from sublet.access import Binding
+from sublet.buckets import Binding
 from sublet.conditions import Request, Truth, evaluate
 from sublet.errors import AccessDenied, NotFound, Unauthenticated
 from sublet.local.database import Database

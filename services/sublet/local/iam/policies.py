@@ -8,7 +8,7 @@ import base64
 import re
 from typing import Any, Final
 
-from sublet.access import Binding, Condition, Policy
+from sublet.buckets import Binding, Condition, Policy
 from sublet.codec import decode, encode
 from sublet.errors import FailedPrecondition, InvalidRequest
 from sublet.local.database import Database

@@ -1,0 +1,61 @@
+"""
+Dispatch: a requested training gets a lease, then an execution, in that order. RunJob has no
+idempotency key, so a repeat may start a second execution; only one can claim the lease, the other
+leaves without having read a byte.
+"""
+
+from sublet.datasets import Status
+from sublet.errors import FailedPrecondition, LostRace, SubletError
+from sublet.events import TrainingRequested
+from sublet.jobs import Job, JobState
+from sublet.ports import LeaseBroker, Registry, Runner
+from sublet.training_runs import Outcome, TrainingRuns
+
+_STARTED = frozenset({JobState.RUNNING, JobState.WRITING_RESULTS})
+
+
+class Dispatch:
+    def __init__(
+        self, registry: Registry, broker: LeaseBroker, runner: Runner, runs: TrainingRuns
+    ) -> None:
+        self._registry = registry
+        self._broker = broker
+        self._runner = runner
+        self._runs = runs
+
+    def handle(self, request: TrainingRequested) -> None:
+        """
+        Start the job that a request names, unless it runs, ran, or was deleted.
+
+        Raises:
+            TryAgain: no data account is free yet, or Cloud Run is busy; the request comes again.
+        """
+        stored = self._registry.get(Job, request.job)
+        if stored is None or stored.record.is_over:
+            return
+        if stored.record.execution or stored.record.state in _STARTED:
+            return
+        try:
+            self._start(stored.record)
+        except SubletError as error:
+            if error.retry:
+                raise
+            status = Status(code=error.reason, message=f"could not be started: {error}")
+            self._runs.end(request.job, Outcome(state=JobState.FAILED, status=status))
+
+    def _start(self, job: Job) -> None:
+        try:
+            lease = self._broker.open_for_training(job.name)
+        except FailedPrecondition:
+            return  # cancelled or ended since it was read
+        execution = self._runner.start(job.name, lease.name)
+        while True:
+            stored = self._registry.get(Job, job.name)
+            if stored is None or stored.record.is_over or stored.record.execution:
+                return
+            started = stored.record.advanced_to(stored.record.state, execution=execution)
+            try:
+                self._registry.commit(stored.replaced_by(started))
+            except LostRace:
+                continue
+            return

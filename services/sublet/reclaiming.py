@@ -1,0 +1,138 @@
+"""
+Reclaiming: minting is stopped, the account goes dark, and the last token is tried until Cloud
+Storage refuses it. Each step may be repeated by anybody at any time; what is left open by a crash,
+the next caller finishes. Only a refused probe proves an end; an administrative call that was
+refused never does.
+"""
+
+from datetime import timedelta
+
+from sublet.data_accounts import DataAccounts
+from sublet.errors import AccessDenied, LostRace, NotFound, TryAgain
+from sublet.events import Fact
+from sublet.jobs import Job
+from sublet.leases import Lease, LeaseState, LeaseTerms, Probe, Purpose
+from sublet.models import Model
+from sublet.names import LeaseName
+from sublet.outbox import Outbox
+from sublet.ports import Clock, Registry, Seal, Stored, TokenProbe, Write
+from sublet.training_runs import Outcome, ending
+
+
+class Reclaiming:
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        outbox: Outbox,
+        data_accounts: DataAccounts,
+        probe: TokenProbe,
+        seal: Seal,
+        clock: Clock,
+        terms: LeaseTerms,
+    ) -> None:
+        self._registry = registry
+        self._outbox = outbox
+        self._data_accounts = data_accounts
+        self._probe = probe
+        self._seal = seal
+        self._clock = clock
+        self._terms = terms
+
+    def get(self, name: LeaseName) -> Stored[Lease]:
+        stored = self._registry.get(Lease, name)
+        if stored is None:
+            raise NotFound(f"{name} does not exist")
+        return stored
+
+    def stop_minting(self, name: LeaseName, *, because: str, outcome: Outcome) -> Lease:
+        """
+        Fence the lease, free its account and end its job, in one commit; then darken the account.
+
+        From the commit on no renewal finds the epoch it needs. The job keeps the end it has, if it
+        has one already.
+        """
+        while True:
+            stored = self.get(name)
+            if not stored.record.is_living:
+                return stored.record
+            lease = stored.record.revoking(now=self._clock.now(), because=because)
+            account = self._data_accounts.get(lease.data_account)
+            job_writes, facts = self._job_ends(lease, outcome)
+            try:
+                entries = self._registry.commit(
+                    stored.replaced_by(lease),
+                    account.replaced_by(account.record.left_by(lease)),
+                    *job_writes,
+                    announcing=facts,
+                )
+            except LostRace:
+                continue
+            self._darken(lease)
+            self._outbox.publish(entries)
+            return lease
+
+    def prove_end(self, name: LeaseName) -> Lease:
+        """
+        Try the last token once, if a try is due, and record what came of it.
+
+        A lease whose account is kept lit by another lease stays REVOKING until its token is
+        refused; such a try is recorded but blames nobody.
+        """
+        while True:
+            stored = self.get(name)
+            lease = stored.record
+            if lease.state is not LeaseState.REVOKING or not self._is_due(lease):
+                return lease
+            is_shared = self._darken(lease)
+            probed = lease.probed(
+                self._try_last_token(lease), counts=not is_shared, max_probes=self._terms.max_probes
+            )
+            try:
+                self._registry.commit(stored.replaced_by(probed))
+            except LostRace:
+                continue
+            return probed
+
+    def _job_ends(self, lease: Lease, outcome: Outcome) -> tuple[list[Write], list[Fact]]:
+        if lease.purpose is not Purpose.TRAINING or lease.job is None:
+            return [], []
+        job = self._registry.get(Job, lease.job)
+        if job is None or job.record.is_over:
+            return [], []
+        model = self._registry.get(Model, job.record.output_model)
+        writes, finished = ending(job, model, outcome, self._clock.now())
+        return writes, [finished]
+
+    def _darken(self, lease: Lease) -> bool:
+        """
+        Make the cloud agree that the lease is over; True if another lease keeps the account lit.
+        """
+        try:
+            return bool(self._data_accounts.settle(lease.data_account).holders)
+        except NotFound:
+            return False  # the account itself is gone, and every token of it
+        except AccessDenied:
+            return False  # not done: the probe will say so, and count it
+
+    def _is_due(self, lease: Lease) -> bool:
+        if lease.last_probe is None or lease.num_probes == 0:
+            return True
+        pause: timedelta = self._terms.first_probe_pause * 2 ** (lease.num_probes - 1)
+        return self._clock.now() >= lease.last_probe.at + pause
+
+    def _try_last_token(self, lease: Lease) -> Probe:
+        now = self._clock.now()
+        if lease.num_tokens == 0:
+            return Probe(at=now, is_refused=True, answers="no token was ever minted")
+        if not lease.sealed_token:
+            died = lease.dies_at is not None and now >= lease.dies_at
+            answers = "the token was never handed out; " + (
+                "it died of age" if died else "it lives"
+            )
+            return Probe(at=now, is_refused=died, answers=answers)
+        token = self._seal.unseal(lease.sealed_token)
+        try:
+            return self._probe.probe(token, reads=lease.reads, writes=lease.writes)
+        except TryAgain as error:
+            return Probe(at=now, is_refused=False, answers=f"no answer: {error}")

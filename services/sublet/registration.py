@@ -1,0 +1,266 @@
+"""
+Registration: a finalised object becomes a proxy dataset, or a refusal with its reasons. Nothing
+that an event says is believed but where to look. One generation is registered once and trained
+once, however often, late or out of order its events arrive: dataset and job are named after the
+generation.
+"""
+
+from dataclasses import dataclass, replace
+
+from sublet.access import verify
+from sublet.accounts import Account
+from sublet.buckets import PinnedBucket
+from sublet.datasets import OK, Dataset, DatasetState, ObjectMetadata, Status, dataset_name_for
+from sublet.errors import AlreadyExists, InvalidRequest, LostRace, MalformedEvent, NotFound
+from sublet.events import DatasetRefused, DatasetRegistered, Fact, ObjectFinalized
+from sublet.models import Model
+from sublet.names import (
+    LIVE_GENERATION,
+    AccountName,
+    DatasetName,
+    JobName,
+    ModelName,
+    ObjectVersion,
+    OutputPrefix,
+    WatchName,
+)
+from sublet.outbox import Outbox
+from sublet.ports import Clock, Query, Registry, Write, create
+from sublet.training_runs import DEFAULT_OUTPUT_PREFIX, JobRequest, creating
+from sublet.verification import Examination, Verification
+from sublet.watches import TrainingTemplate, Watch, longest_match
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetRequest:
+    """What a caller of the API asks for; the object's live generation is found out."""
+
+    name: DatasetName
+    bucket: str
+    object: str
+    display_name: str
+    created_by: str
+
+
+class Registration:
+    def __init__(
+        self, registry: Registry, outbox: Outbox, verification: Verification, clock: Clock
+    ) -> None:
+        self._registry = registry
+        self._outbox = outbox
+        self._verification = verification
+        self._clock = clock
+
+    def handle(self, event: ObjectFinalized) -> Dataset | None:
+        """
+        Register the generation that an event names, if a watch wants it and nobody did before.
+
+        Returns:
+            The dataset, READY or refused; None if no watch covers the object, or the generation is
+            gone already (a later one has its own event).
+
+        Raises:
+            MalformedEvent: the object's name is one that sublet does not handle.
+            TryAgain: something passing is in the way.
+        """
+        try:
+            version = ObjectVersion(
+                bucket=event.bucket, object=event.object, generation=event.generation
+            )
+        except InvalidRequest as error:
+            raise MalformedEvent(str(error)) from None
+        watch = self._watch_of(version, event.account)
+        if watch is None:
+            return None
+        name = dataset_name_for(watch.name.account, version)
+        if existing := self._registry.get(Dataset, name):
+            return existing.record
+        try:
+            return self._register(name, version, watch)
+        except NotFound:
+            return None
+
+    def create(self, request: DatasetRequest) -> Dataset:
+        """
+        Register the live generation of an object because a caller of the API asks for it.
+
+        Raises:
+            AccessDenied, InvalidRequest: it is refused; nothing is kept, the caller may try again.
+            AlreadyExists: the name is taken by another object.
+            NotFound: there is no such object.
+        """
+        if existing := self._registry.get(Dataset, request.name):
+            return _same_object(existing.record, request)
+        live = ObjectVersion(
+            bucket=request.bucket, object=request.object, generation=LIVE_GENERATION
+        )
+        account = self._account(request.name.account)
+        output = OutputPrefix(bucket=live.bucket, prefix=DEFAULT_OUTPUT_PREFIX)
+        examined = self._verification.examine(account, live, output)
+        verify(examined.access.refusals(), url=live.url)
+        if examined.metadata is None or examined.status() != OK:
+            raise InvalidRequest(f"{live.url}: {examined.status().message}")
+        dataset = self._dataset(
+            request.name,
+            examined.metadata.version,
+            examined,
+            display_name=request.display_name,
+            watch=None,
+            created_by=request.created_by,
+        )
+        return _same_object(self._keep(dataset, None), request)
+
+    def _register(self, name: DatasetName, version: ObjectVersion, watch: Watch) -> Dataset:
+        prefix = watch.template.output_prefix if watch.template else DEFAULT_OUTPUT_PREFIX
+        output = OutputPrefix(bucket=version.bucket, prefix=prefix)
+        examined = self._verification.examine(self._account(name.account), version, output)
+        dataset = self._dataset(
+            name,
+            version,
+            examined,
+            display_name=version.object.rpartition("/")[2],
+            watch=watch.name,
+            created_by=watch.created_by,
+        )
+        if dataset.state is not DatasetState.READY or watch.template is None:
+            return self._keep(dataset, None)
+        if obstacle := self._obstacle_to_training(dataset, watch.template):
+            untrained = Status(code="FAILED_PRECONDITION", message=f"not trained: {obstacle}")
+            return self._keep(replace(dataset, status=untrained), None)
+        return self._keep(dataset, watch.template)
+
+    def _keep(self, dataset: Dataset, template: TrainingTemplate | None) -> Dataset:
+        """
+        Commit dataset, pinned bucket, job and what announces them together; then publish.
+
+        Whoever comes second finds what the first one kept, and returns that.
+        """
+        writes: list[Write] = [create(dataset)]
+        facts: list[Fact] = []
+        if dataset.state is DatasetState.READY:
+            writes += self._pin(dataset)
+            facts.append(
+                DatasetRegistered(
+                    dataset=dataset.name,
+                    object=dataset.object,
+                    watch=dataset.watch,
+                    registered_at=dataset.created_at,
+                )
+            )
+        else:
+            facts.append(
+                DatasetRefused(
+                    dataset=dataset.name, object=dataset.object, refused_at=dataset.created_at
+                )
+            )
+        if template:
+            job = _job_request(dataset, template).job(dataset, dataset.created_at)
+            *job_and_model, requested = creating(job)
+            writes += job_and_model
+            facts.append(requested)
+        try:
+            entries = self._registry.commit(*writes, announcing=facts)
+        except LostRace:
+            if winner := self._registry.get(Dataset, dataset.name):
+                return winner.record
+            raise
+        self._outbox.publish(entries)
+        return dataset
+
+    def _pin(self, dataset: Dataset) -> list[Write]:
+        """Remember which bucket this is, the first time that the account uses it."""
+        assert dataset.bucket_identity is not None
+        pin = PinnedBucket(
+            account=dataset.name.account,
+            identity=dataset.bucket_identity,
+            pinned_at=dataset.created_at,
+        )
+        return [] if self._registry.get(PinnedBucket, pin.key) else [create(pin)]
+
+    def _obstacle_to_training(self, dataset: Dataset, template: TrainingTemplate) -> str:
+        """Why the dataset, although registered, cannot be trained as its watch asks; or nothing."""
+        if refusals := dataset.access.refusals(to_train=True):
+            return str(refusals[0])
+        if self._registry.get(Model, template.base_model) is None:
+            return f"base model {template.base_model} does not exist"
+        output_model = _job_request(dataset, template).output_model
+        if self._registry.get(Model, output_model):
+            return f"model {output_model} already exists"
+        return ""
+
+    def _dataset(
+        self,
+        name: DatasetName,
+        version: ObjectVersion,
+        examined: Examination,
+        *,
+        display_name: str,
+        watch: WatchName | None,
+        created_by: str,
+    ) -> Dataset:
+        now = self._clock.now()
+        status = examined.status()
+        metadata = examined.metadata or ObjectMetadata(
+            version=version, size_bytes=0, crc32c="", content_encoding="", created_at=now
+        )
+        return Dataset(
+            name=name,
+            display_name=display_name,
+            object=version,
+            size_bytes=metadata.size_bytes,
+            crc32c=metadata.crc32c,
+            finalized_at=metadata.created_at,
+            state=DatasetState.READY if status == OK else DatasetState.UPLOADING,
+            status=status,
+            access=examined.access,
+            bucket_identity=examined.bucket_identity,
+            rows=examined.rows,
+            reads_under=examined.reads_under,
+            watch=watch,
+            created_by=created_by,
+            created_at=now,
+        )
+
+    def _watch_of(self, version: ObjectVersion, account: AccountName | None) -> Watch | None:
+        """
+        The watch that wants this object, among those that the event's channel may speak for.
+
+        Raises:
+            MalformedEvent: two accounts watch it, and the channel does not say for which it speaks.
+        """
+        where = {"account": str(account)} if account else {"bucket": version.bucket}
+        watches = [stored.record for stored in self._registry.find(Watch, Query(where=where))]
+        best = longest_match(watches, version.bucket, version.object)
+        rivals = {w.name.account for w in watches if best and w.prefix == best.prefix}
+        if len(rivals) > 1:
+            raise MalformedEvent(f"{version.url} is watched by {len(rivals)} accounts")
+        return best
+
+    def _account(self, name: AccountName) -> Account:
+        stored = self._registry.get(Account, name)
+        if stored is None:
+            raise NotFound(f"{name} does not exist")
+        return stored.record
+
+
+def _job_request(dataset: Dataset, template: TrainingTemplate) -> JobRequest:
+    """
+    Job and model are named after the dataset, hence after the generation: a repeat finds them.
+    """
+    return JobRequest(
+        name=JobName.of(dataset.name.account, dataset.name.id),
+        dataset=dataset.name,
+        base_model=template.base_model,
+        output_model=ModelName.of(dataset.name.account, dataset.name.id),
+        settings=template.settings,
+        output_prefix=template.output_prefix,
+        display_name=dataset.display_name,
+        watch=dataset.watch,
+        created_by=dataset.created_by,
+    )
+
+
+def _same_object(dataset: Dataset, request: DatasetRequest) -> Dataset:
+    if (dataset.object.bucket, dataset.object.object) != (request.bucket, request.object):
+        raise AlreadyExists(f"{dataset.name} exists and references {dataset.object.url}")
+    return dataset

@@ -1,0 +1,31 @@
+"""
+Revocation: when a training is over, its lease is driven to a proved end. The proof may take more
+than one try; each that does not succeed asks for the event again, and whatever events miss, the
+sweep does.
+"""
+
+from sublet.errors import TryAgain
+from sublet.events import TrainingFinished
+from sublet.leases import Lease, LeaseState
+from sublet.names import LeaseName
+from sublet.ports import LeaseBroker
+
+
+class Revocation:
+    def __init__(self, broker: LeaseBroker) -> None:
+        self._broker = broker
+
+    def handle(self, fact: TrainingFinished) -> None:
+        """
+        Raises:
+            TryAgain: the last token is not refused yet.
+        """
+        if fact.lease is not None:
+            self.drive(fact.lease, because=f"the training is {fact.state}")
+
+    def drive(self, name: LeaseName, *, because: str) -> Lease:
+        lease = self._broker.revoke(name, because=because)
+        if lease.state is LeaseState.REVOKING:
+            answers = lease.last_probe.answers if lease.last_probe else "not tried yet"
+            raise TryAgain(f"{name}: the last token is not refused yet ({answers})")
+        return lease

@@ -1,0 +1,193 @@
+"""
+The life of a job's record: asked for once, kept true while it runs, ended once. A job and the model
+it will write are created together, so a model's name is taken from the moment that somebody trains
+it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sublet.access import verify
+from sublet.datasets import OK, Dataset, DatasetState, Status
+from sublet.errors import AlreadyExists, FailedPrecondition, InvalidRequest, LostRace, NotFound
+from sublet.events import TrainingFinished, TrainingRequested
+from sublet.handover import TrainedAdapter
+from sublet.jobs import Job, JobState, TrainingSettings
+from sublet.models import Adapter, Model, ModelKind, ModelState
+from sublet.names import DatasetName, JobName, ModelName, OutputPrefix, WatchName, check_prefix
+from sublet.outbox import Outbox
+from sublet.ports import Clock, Registry, Stored, Write, create
+
+DEFAULT_OUTPUT_PREFIX = "models/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRequest:
+    name: JobName
+    dataset: DatasetName
+    base_model: ModelName
+    output_model: ModelName
+    settings: TrainingSettings
+    output_prefix: str = DEFAULT_OUTPUT_PREFIX
+    display_name: str = ""
+    watch: WatchName | None = None
+    created_by: str
+
+    def job(self, dataset: Dataset, now: datetime) -> Job:
+        """The job that this request makes of that dataset; equal requests make equal jobs."""
+        output = OutputPrefix(
+            bucket=dataset.object.bucket,
+            prefix=f"{check_prefix(self.output_prefix)}{self.output_model.id}/",
+        )
+        return Job(
+            name=self.name,
+            display_name=self.display_name,
+            dataset=self.dataset,
+            object=dataset.object,
+            base_model=self.base_model,
+            output_model=self.output_model,
+            output=output,
+            settings=self.settings,
+            watch=self.watch,
+            created_by=self.created_by,
+            created_at=now,
+        )
+
+
+def creating(job: Job) -> tuple[Write, Write, TrainingRequested]:
+    """The job, the model that it will write, and the request to start it: committed together."""
+    model = Model(
+        name=job.output_model,
+        display_name=job.display_name,
+        kind=ModelKind.HF_PEFT_ADDON,
+        state=ModelState.UPLOADING,
+        uri=job.output.url,
+        job=job.name,
+        created_at=job.created_at,
+    )
+    return create(job), create(model), TrainingRequested(job=job.name, requested_at=job.created_at)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a job ends. `adapter` is what was written, if it went well."""
+
+    state: JobState
+    status: Status = OK
+    adapter: TrainedAdapter | None = None
+
+
+def ending(
+    job: Stored[Job], model: Stored[Model] | None, outcome: Outcome, now: datetime
+) -> tuple[list[Write], TrainingFinished]:
+    """
+    The job over and its model ready, or its name free again: committed together.
+
+    Raises:
+        FailedPrecondition: the job is over already.
+    """
+    ended = job.record.ended(outcome.state, at=now, status=outcome.status)
+    writes = [job.replaced_by(ended)]
+    if model and outcome.adapter:
+        writes.append(model.replaced_by(_ready(model.record, ended, outcome.adapter)))
+    elif model and model.record.state is not ModelState.READY:
+        writes.append(model.deleted())
+    return writes, TrainingFinished(
+        job=ended.name,
+        lease=ended.lease,
+        model=ended.output_model if outcome.adapter else None,
+        state=ended.state,
+        finished_at=now,
+    )
+
+
+def _ready(model: Model, job: Job, adapter: TrainedAdapter) -> Model:
+    return replace(
+        model,
+        state=ModelState.READY,
+        uri=f"gs://{job.output.bucket}/{adapter.folder}",
+        adapter=Adapter(
+            base_model=job.base_model, rank=adapter.rank, target_modules=adapter.target_modules
+        ),
+    )
+
+
+class TrainingRuns:
+    def __init__(self, registry: Registry, outbox: Outbox, clock: Clock) -> None:
+        self._registry = registry
+        self._outbox = outbox
+        self._clock = clock
+
+    def request(self, request: JobRequest) -> Job:
+        """
+        Create the job, or find it again if the same was asked for before.
+
+        Raises:
+            NotFound, FailedPrecondition: the dataset is missing or was refused.
+            InvalidRequest: the base model is not one of the catalogue.
+            AccessDenied: the bucket does not let the model be written.
+            AlreadyExists: the job's or the model's name is taken by something else.
+        """
+        dataset = self._usable_dataset(request.dataset)
+        job = request.job(dataset, self._clock.now())
+        existing = self._registry.get(Job, request.name)
+        if existing is None:
+            self._check_base_model(request.base_model)
+            verify(dataset.access.refusals(to_train=True), url=job.output.url)
+            *writes, requested = creating(job)
+            try:
+                self._outbox.publish(self._registry.commit(*writes, announcing=[requested]))
+            except LostRace:
+                existing = self._registry.get(Job, request.name)
+                if existing is None:
+                    raise AlreadyExists(f"Model {job.output_model} already exists") from None
+            else:
+                return job
+        if _as_requested(existing.record) != _as_requested(job):
+            raise AlreadyExists(f"{request.name} exists with other settings; choose another id")
+        return existing.record
+
+    def end(self, name: JobName, outcome: Outcome) -> Job:
+        """End a job that is not over, whoever asks; its lease is revoked by whoever hears of it."""
+        while True:
+            job = self._registry.get(Job, name)
+            if job is None:
+                raise NotFound(f"{name} does not exist")
+            if job.record.is_over:
+                return job.record
+            model = self._registry.get(Model, job.record.output_model)
+            writes, finished = ending(job, model, outcome, self._clock.now())
+            try:
+                entries = self._registry.commit(*writes, announcing=[finished])
+            except LostRace:
+                continue
+            self._outbox.publish(entries)
+
+    def _usable_dataset(self, name: DatasetName) -> Dataset:
+        dataset = self._registry.get(Dataset, name)
+        if dataset is None:
+            raise NotFound(f"{name} does not exist")
+        if dataset.record.state is not DatasetState.READY:
+            raise FailedPrecondition(f"{name} was refused: {dataset.record.status.message}")
+        return dataset.record
+
+    def _check_base_model(self, name: ModelName) -> None:
+        model = self._registry.get(Model, name)
+        if model is None:
+            raise InvalidRequest(
+                f"base model {name} does not exist; see `sublet list models -a fireworks`"
+            )
+        if model.record.kind is not ModelKind.HF_BASE_MODEL:
+            raise InvalidRequest(f"{name} is an {model.record.kind}, not a base model")
+
+
+def _as_requested(job: Job) -> Sequence[object]:
+    return (
+        job.dataset,
+        job.base_model,
+        job.output_model,
+        job.output,
+        job.settings,
+        job.display_name,
+    )

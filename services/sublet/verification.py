@@ -1,0 +1,187 @@
+"""
+Verification: may this account's jobs read this object, and is it a dataset? First what the bucket's
+policy proves, without reading a byte; then, under a lease, one byte through the token chain that
+jobs use, and every row. The answer is a report, never an exception, unless something passing is in
+the way.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
+
+from sublet.access import AccessReport, Question, check_policy, read_proof, read_refusal
+from sublet.accounts import Account
+from sublet.buckets import BucketIdentity, NotVisible, PinnedBucket
+from sublet.datasets import OK, ObjectMetadata, Status
+from sublet.errors import AccessDenied
+from sublet.holding import Holding, held
+from sublet.leases import Lease
+from sublet.names import Email, LeaseName, ObjectVersion, OutputPrefix
+from sublet.ports import (
+    BucketInspector,
+    Clock,
+    LeaseBroker,
+    LeasedObjects,
+    OpensLeasedObjects,
+    Registry,
+)
+from sublet.rows import RowReport, check_rows
+
+READ_BYTES: Final = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerificationTerms:
+    """
+    Access is proved from now until `longest_job` from now, so that a grant that ends midway is
+    refused before anything is spent; rows are read for at most `row_check`, the rest is the
+    trainer's to check.
+    """
+
+    longest_job: timedelta = timedelta(hours=12)
+    row_check: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examination:
+    """
+    What one object was found to be. Everything after `access` is missing if access was refused.
+    """
+
+    access: AccessReport
+    bucket_identity: BucketIdentity | None = None
+    metadata: ObjectMetadata | None = None
+    rows: RowReport | None = None
+    reads_under: LeaseName | None = None
+    unusable: str = ""
+
+    def status(self) -> Status:
+        """OK, or the first reason why this is not a dataset that jobs may use."""
+        if refusals := self.access.refusals():
+            more = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
+            return Status(code="PERMISSION_DENIED", message=f"{refusals[0]}{more}")
+        if self.unusable:
+            return Status(code="INVALID_ARGUMENT", message=self.unusable)
+        if self.rows and self.rows.problems:
+            first, others = self.rows.problems[0], self.rows.num_problems - 1
+            more = f" (and {others} more lines)" if others else ""
+            return Status(
+                code="INVALID_ARGUMENT", message=f"line {first.line}: {first.reason}{more}"
+            )
+        return OK
+
+
+class Verification:
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        inspector: BucketInspector,
+        broker: LeaseBroker,
+        open_objects: OpensLeasedObjects,
+        clock: Clock,
+        verifier: Email,
+        terms: VerificationTerms,
+    ) -> None:
+        self._registry = registry
+        self._inspector = inspector
+        self._broker = broker
+        self._open_objects = open_objects
+        self._clock = clock
+        self._verifier = verifier
+        self._terms = terms
+
+    def check_access(
+        self, account: Account, version: ObjectVersion, output: OutputPrefix | None
+    ) -> tuple[AccessReport, BucketIdentity | None]:
+        """What the bucket's metadata and policy prove; not a byte is read."""
+        pinned = self._registry.get(PinnedBucket, PinnedBucket.key_of(account.name, version.bucket))
+        metadata = self._inspector.metadata(version.bucket)
+        now = self._clock.now()
+        question = Question(
+            account=account,
+            verifier=self._verifier,
+            bucket=version.bucket,
+            object=version.object,
+            output=output,
+            metadata=metadata,
+            policy=self._inspector.policy(version.bucket),
+            pinned=pinned.record.identity if pinned else None,
+            since=now,
+            until=now + self._terms.longest_job,
+        )
+        identity = None if isinstance(metadata, NotVisible) else metadata.identity
+        return check_policy(question), identity
+
+    def examine(
+        self, account: Account, version: ObjectVersion, output: OutputPrefix | None
+    ) -> Examination:
+        """
+        Raises:
+            NotFound: the generation is not there (any more).
+            TryAgain: no data account can be lit yet, or Google is busy.
+        """
+        access, identity = self.check_access(account, version, output)
+        if access.policy_refusals() or identity is None:
+            return Examination(access=access, bucket_identity=identity)
+        lease = self._broker.open_for_verification(account.name, version, identity)
+        with held(self._broker, self._clock, lease.name, execution=lease.name.id) as holding:
+            seen = self._look(holding, lease)
+        return replace(
+            seen,
+            access=access.with_findings(*seen.access.findings),
+            bucket_identity=identity,
+            reads_under=lease.name,
+        )
+
+    def _look(self, holding: Holding, lease: Lease) -> Examination:
+        """Metadata, one byte, then every row; findings of the reading itself are all it reports."""
+        blank = AccessReport(
+            bucket=lease.reads.bucket,
+            object=lease.reads.object,
+            checked_at=lease.created_at,
+            holds_until=lease.expires_at,
+            policy_etag="",
+            findings=(),
+        )
+        objects = self._open_objects(holding)
+        try:
+            metadata = objects.metadata(lease.reads)
+            holding.found = metadata.version.generation
+            first = objects.read(metadata.version, 0, 1) if metadata.size_bytes else b""
+        except AccessDenied as error:
+            refusal = read_refusal(lease.reads, data_account=lease.data_account, answer=str(error))
+            return Examination(access=blank.with_findings(refusal))
+        holding.bytes_read += len(first)
+        proof = read_proof(metadata.version, data_account=lease.data_account, num_bytes=len(first))
+        access = blank.with_findings(proof)
+        if unusable := _unusable(metadata):
+            return Examination(access=access, metadata=metadata, unusable=unusable)
+        deadline = self._clock.now() + self._terms.row_check
+        rows = check_rows(
+            _chunks(objects, metadata, holding),
+            is_out_of_time=lambda: self._clock.now() >= deadline,
+        )
+        return Examination(access=access, metadata=metadata, rows=rows)
+
+
+def _unusable(metadata: ObjectMetadata) -> str:
+    if metadata.size_bytes == 0:
+        return "the object is empty; expected JSONL rows"
+    if metadata.content_encoding not in ("", "identity"):
+        return (
+            f"the object has Content-Encoding {metadata.content_encoding}; upload plain JSONL: "
+            "its checksum and byte offsets must mean the rows themselves"
+        )
+    return ""
+
+
+def _chunks(objects: LeasedObjects, metadata: ObjectMetadata, holding: Holding) -> Iterator[bytes]:
+    start = 0
+    while start < metadata.size_bytes:
+        end = min(start + READ_BYTES, metadata.size_bytes)
+        chunk = objects.read(metadata.version, start, end)
+        holding.bytes_read += len(chunk)
+        yield chunk
+        start = end
