@@ -7,8 +7,17 @@ bucket name, no setting and no credential is in its environment.
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from sublet.buckets import BucketIdentity
 from sublet.jobs import Progress, TrainingSettings
-from sublet.names import Generation, JobName, LeaseName, ModelName, ObjectVersion, OutputPrefix
+from sublet.names import (
+    AccountName,
+    Generation,
+    JobName,
+    LeaseName,
+    ModelName,
+    ObjectVersion,
+    OutputPrefix,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +26,31 @@ class AccessToken:
 
     secret: str = field(repr=False)
     expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenForTraining:
+    """POST leases:openForTraining. The answer is the job's living lease, made if there is none."""
+
+    job: JobName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenForVerification:
+    """
+    POST leases:openForVerification. `identity` is what the bucket was when its policy was read.
+    """
+
+    account: AccountName
+    reads: ObjectVersion
+    identity: BucketIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoke:
+    """POST {lease}:revoke. The answer's state says whether the end is proved."""
+
+    because: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,105 @@
+"""
+The lease broker over HTTP. Every caller shows a Google ID token for this service; the address in it
+is the caller. Bodies are those of sublet.handover; what is asked is decided in lending.
+"""
+
+from dataclasses import replace
+from typing import Annotated, Protocol, TypeVar
+
+import msgspec
+from fastapi import Depends, FastAPI, Header, Request, Response
+
+from sublet.codec import decode, encode
+from sublet.errors import InvalidRequest, SubletError, Unauthenticated
+from sublet.handover import Claim, Ending, Heartbeat, OpenForTraining, OpenForVerification, Revoke
+from sublet.leases import Lease
+from sublet.lending import Lending
+from sublet.names import Email, LeaseName
+
+T = TypeVar("T")
+
+
+class VerifiesIdTokens(Protocol):
+    def verify(self, token: str, *, audience: str) -> Email: ...
+
+
+async def _raw_body(request: Request) -> bytes:
+    return await request.body()
+
+
+def _lease_name(account: str, lease: str) -> LeaseName:
+    return LeaseName.parse(f"accounts/{account}/leases/{lease}")
+
+
+Body = Annotated[bytes, Depends(_raw_body)]
+Named = Annotated[LeaseName, Depends(_lease_name)]
+
+
+def broker_app(  # noqa: C901  a table of routes
+    lending: Lending, verifier: VerifiesIdTokens, *, audience: str
+) -> FastAPI:
+    app = FastAPI(title="sublet lease broker", docs_url=None, redoc_url=None, openapi_url=None)
+    lease = "/v1/accounts/{account}/leases/{lease}"
+
+    def identified(authorization: Annotated[str, Header()] = "") -> Email:
+        scheme, _, token = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthenticated("expected an ID token for this service as bearer")
+        return verifier.verify(token, audience=audience)
+
+    Caller = Annotated[Email, Depends(identified)]  # noqa: N806  a type
+
+    @app.exception_handler(SubletError)
+    async def problem(request: Request, error: SubletError) -> Response:
+        del request
+        body = {"error": {"code": error.status, "message": str(error), "status": error.reason}}
+        return Response(encode(body), error.status, media_type="application/json")
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return _answer({"status": "ok"})
+
+    @app.post("/v1/leases:openForTraining")
+    def open_for_training(caller: Caller, body: Body) -> Response:
+        asked = _read(body, OpenForTraining)
+        return _answer(_shown(lending.open_for_training(caller, asked.job)))
+
+    @app.post("/v1/leases:openForVerification")
+    def open_for_verification(caller: Caller, body: Body) -> Response:
+        asked = _read(body, OpenForVerification)
+        opened = lending.open_for_verification(caller, asked.account, asked.reads, asked.identity)
+        return _answer(_shown(opened))
+
+    @app.post(f"{lease}:claim")
+    def claim(caller: Caller, name: Named, body: Body) -> Response:
+        return _answer(lending.claim(caller, name, _read(body, Claim)))
+
+    @app.post(f"{lease}:renew")
+    def renew(caller: Caller, name: Named, body: Body) -> Response:
+        return _answer(lending.renew(caller, name, _read(body, Heartbeat)))
+
+    @app.post(f"{lease}:finish")
+    def finish(caller: Caller, name: Named, body: Body) -> Response:
+        return _answer(_shown(lending.finish(caller, name, _read(body, Ending))))
+
+    @app.post(f"{lease}:revoke")
+    def revoke(caller: Caller, name: Named, body: Body) -> Response:
+        return _answer(_shown(lending.revoke(caller, name, because=_read(body, Revoke).because)))
+
+    return app
+
+
+def _read(body: bytes, kind: type[T]) -> T:
+    try:
+        return decode(body, kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{kind.__name__}: {error}") from None
+
+
+def _answer(value: object) -> Response:
+    return Response(encode(value), media_type="application/json")
+
+
+def _shown(lease: Lease) -> Lease:
+    """A lease without its sealed token, which is nobody's but the broker's."""
+    return replace(lease, sealed_token="")

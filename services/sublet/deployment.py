@@ -1,0 +1,238 @@
+"""
+The one composition root: what stands behind each port is decided here, from the environment, and
+nowhere else. The same environment variables are set by Terraform in the cloud and by the local
+cloud on a laptop.
+"""
+
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sublet.clock import SystemClock
+from sublet.data_accounts import DataAccounts
+from sublet.dispatch import Dispatch
+from sublet.gcp.broker_client import HttpLeaseBroker
+from sublet.gcp.endpoints import Endpoints
+from sublet.gcp.id_tokens import IdTokenVerifier
+from sublet.gcp.identity import Identity
+from sublet.leases import LeaseTerms
+from sublet.lending import Callers, Lending
+from sublet.names import Email
+from sublet.outbox import Outbox
+from sublet.ports import BucketInspector, Clock, LeaseBroker, Publisher, Registry, Runner
+from sublet.reclaiming import Reclaiming
+from sublet.registration import Registration
+from sublet.revocation import Revocation
+from sublet.sqlite.registry import SqliteRegistry
+from sublet.sweep import Sweep, SweepTerms
+from sublet.training_runs import TrainingRuns
+from sublet.verification import Verification, VerificationTerms
+
+if TYPE_CHECKING:
+    from sublet.intake.door import Door
+
+
+class Misconfigured(Exception):
+    """Raised when the environment does not say what a unit needs to know; names the variable."""
+
+
+class Deployment:
+    """Everything is made when it is first asked for, so that a unit imports only what it uses."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self.clock: Clock = SystemClock()
+        self.endpoints = Endpoints.from_environment(environment)
+        self.identity = Identity(self.endpoints)
+
+    @classmethod
+    def from_environment(cls) -> "Deployment":
+        return cls(os.environ)
+
+    # --- use cases --------------------------------------------------------------------------------
+
+    @cached_property
+    def registration(self) -> Registration:
+        return Registration(self.registry, self.outbox, self.verification, self.clock)
+
+    @cached_property
+    def dispatch(self) -> Dispatch:
+        return Dispatch(self.registry, self.broker, self.runner, self.training_runs)
+
+    @cached_property
+    def revocation(self) -> Revocation:
+        return Revocation(self.broker)
+
+    @cached_property
+    def training_runs(self) -> TrainingRuns:
+        return TrainingRuns(self.registry, self.outbox, self.clock)
+
+    @cached_property
+    def verification(self) -> Verification:
+        from sublet.gcp.leased_objects import GcsLeasedObjects
+
+        return Verification(
+            registry=self.registry,
+            inspector=self.inspector,
+            broker=self.broker,
+            open_objects=GcsLeasedObjects,
+            clock=self.clock,
+            verifier=self.verifier,
+            terms=VerificationTerms(longest_job=self.lease_terms.training_limit),
+        )
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        return Sweep(
+            registry=self.registry,
+            outbox=self.outbox,
+            revocation=self.revocation,
+            runner=self.runner,
+            clock=self.clock,
+            lease_terms=self.lease_terms,
+            terms=SweepTerms(),
+        )
+
+    @cached_property
+    def lending(self) -> Lending:
+        """
+        The broker's own: nothing else can make one, since nothing else has the key and the rights.
+        """
+        from sublet.gcp.seal import AesSeal
+        from sublet.gcp.token_mint import IamDataAccountSwitch, IamTokenMint
+        from sublet.gcp.token_probe import GcsTokenProbe
+
+        seal = AesSeal(self._required("SUBLET_SEAL_KEY"))
+        switch = IamDataAccountSwitch(self.identity, self.endpoints)
+        data_accounts = DataAccounts(self.registry, switch, self.clock)
+        reclaiming = Reclaiming(
+            registry=self.registry,
+            outbox=self.outbox,
+            data_accounts=data_accounts,
+            probe=GcsTokenProbe(self.endpoints, self.clock),
+            seal=seal,
+            clock=self.clock,
+            terms=self.lease_terms,
+        )
+        return Lending(
+            registry=self.registry,
+            data_accounts=data_accounts,
+            reclaiming=reclaiming,
+            inspector=self.inspector,
+            mint=IamTokenMint(self.identity, self.endpoints),
+            seal=seal,
+            clock=self.clock,
+            terms=self.lease_terms,
+            callers=self._callers(),
+            new_lease_id=lambda: f"ls-{secrets.token_hex(10)}",
+        )
+
+    # --- edges ------------------------------------------------------------------------------------
+
+    def door(self, unit: str) -> "Door":
+        """The way in to a function: from Pub/Sub, Eventarc or Scheduler, by an identity of ours."""
+        from sublet.intake.door import Door
+
+        return Door(
+            unit=unit,
+            registry=self.registry,
+            clock=self.clock,
+            verifier=self.id_tokens,
+            audience=self.self_url,
+            senders=self._emails("SUBLET_SENDERS"),
+        )
+
+    @cached_property
+    def id_tokens(self) -> IdTokenVerifier:
+        return IdTokenVerifier(self.endpoints.certificates, self.clock)
+
+    @property
+    def self_url(self) -> str:
+        """The unit's own URL: the audience that tokens meant for it name."""
+        return self._required("SUBLET_SELF_URL")
+
+    # --- ports ------------------------------------------------------------------------------------
+
+    @cached_property
+    def registry(self) -> Registry:
+        kind, _, place = self._required("SUBLET_REGISTRY").partition(":")
+        if kind == "sqlite":
+            return SqliteRegistry(Path(place), self.clock)
+        raise Misconfigured(f"SUBLET_REGISTRY is {kind}:...; expected sqlite:PATH")
+
+    @cached_property
+    def outbox(self) -> Outbox:
+        return Outbox(self.registry, self._publisher, self.clock)
+
+    @cached_property
+    def broker(self) -> LeaseBroker:
+        return HttpLeaseBroker(self._required("SUBLET_BROKER_URL"), self.identity)
+
+    @cached_property
+    def runner(self) -> Runner:
+        from sublet.gcp.runner import CloudRunRunner
+
+        return CloudRunRunner(self._required("SUBLET_TRAINING_JOB"), self.identity, self.endpoints)
+
+    @cached_property
+    def inspector(self) -> BucketInspector:
+        """
+        As the verifier, the one principal that customers grant a look at their bucket's policy.
+        """
+        from sublet.gcp.bucket_inspector import GcsBucketInspector
+
+        return GcsBucketInspector(self.identity.acting_as(self.verifier))
+
+    @cached_property
+    def _publisher(self) -> Publisher:
+        from sublet.gcp.publisher import PubSubPublisher
+
+        return PubSubPublisher(self._required("SUBLET_PROJECT"), self.identity, self.endpoints)
+
+    # --- settings ---------------------------------------------------------------------------------
+
+    @property
+    def verifier(self) -> Email:
+        return Email(self._required("SUBLET_VERIFIER"))
+
+    @cached_property
+    def lease_terms(self) -> LeaseTerms:
+        defaults = LeaseTerms()
+        return replace(
+            defaults,
+            token_ttl=self._seconds("SUBLET_TOKEN_TTL_S", defaults.token_ttl),
+            verification_token_ttl=self._seconds(
+                "SUBLET_VERIFICATION_TOKEN_TTL_S", defaults.verification_token_ttl
+            ),
+            heartbeat_every=self._seconds("SUBLET_HEARTBEAT_EVERY_S", defaults.heartbeat_every),
+            holder_is_lost_after=self._seconds(
+                "SUBLET_HOLDER_IS_LOST_AFTER_S", defaults.holder_is_lost_after
+            ),
+            clock_skew=self._seconds("SUBLET_CLOCK_SKEW_S", defaults.clock_skew),
+        )
+
+    def _callers(self) -> Callers:
+        return Callers(
+            dispatchers=self._emails("SUBLET_DISPATCHERS"),
+            verifiers=self._emails("SUBLET_VERIFIERS"),
+            trainers=self._emails("SUBLET_TRAINERS"),
+            revokers=self._emails("SUBLET_REVOKERS"),
+        )
+
+    def _emails(self, variable: str) -> frozenset[Email]:
+        return frozenset(Email(e.strip()) for e in self._required(variable).split(",") if e.strip())
+
+    def _seconds(self, variable: str, default: timedelta) -> timedelta:
+        text = self._environment.get(variable)
+        return default if text is None else timedelta(seconds=float(text))
+
+    def _required(self, variable: str) -> str:
+        value = self._environment.get(variable)
+        if not value:
+            raise Misconfigured(f"the environment variable {variable} is not set")
+        return value

@@ -1,0 +1,66 @@
+"""Google's errors as sublet's: which of them pass, and which mean what."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import google.auth.exceptions
+import requests
+from google.api_core import exceptions as google_errors
+
+from sublet.errors import (
+    AccessDenied,
+    Conflict,
+    FailedPrecondition,
+    InvalidRequest,
+    NotFound,
+    SubletError,
+    TryAgain,
+    Unauthenticated,
+)
+
+_MEANINGS: dict[int, type[SubletError]] = {
+    400: InvalidRequest,
+    401: Unauthenticated,
+    403: AccessDenied,
+    404: NotFound,
+    409: Conflict,
+    412: FailedPrecondition,
+}
+
+
+@contextmanager
+def translated(what: str) -> Iterator[None]:
+    """
+    Raise sublet's error for any that a Google client raises while doing `what`.
+
+    Only what is known to be final is final; everything else is worth another try.
+    """
+    try:
+        yield
+    except google_errors.GoogleAPICallError as error:
+        status = int(error.code) if error.code is not None else 500
+        raise _MEANINGS.get(status, TryAgain)(f"{what}: {error.message}") from error
+    except (
+        google_errors.RetryError,
+        google.auth.exceptions.TransportError,
+        google.auth.exceptions.RefreshError,
+        requests.RequestException,
+    ) as error:
+        raise TryAgain(f"{what}: {type(error).__name__}") from error
+
+
+def check_answer(response: requests.Response, what: str) -> None:
+    """
+    Raise for a REST answer that is not a success.
+
+    Raises:
+        TryAgain: for 429, any 5xx, and a precondition that time will mend.
+    """
+    if response.ok:
+        return
+    try:
+        error = response.json()["error"]
+        message = error if isinstance(error, str) else error.get("message", "")
+    except (ValueError, KeyError, AttributeError):
+        message = response.reason
+    raise _MEANINGS.get(response.status_code, TryAgain)(f"{what}: {message}")

@@ -1,0 +1,35 @@
+"""Where Google's APIs are: their own addresses, unless the environment names others."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoints:
+    """
+    Base URLs. Cloud Storage and Pub/Sub have names that Google's clients know themselves
+    (STORAGE_EMULATOR_HOST with its scheme, PUBSUB_EMULATOR_HOST without).
+    """
+
+    iam: str = "https://iam.googleapis.com"
+    iam_credentials: str = "https://iamcredentials.googleapis.com"
+    sts: str = "https://sts.googleapis.com"
+    run: str = "https://run.googleapis.com"
+    storage: str = "https://storage.googleapis.com"
+    certificates: str = "https://www.googleapis.com/oauth2/v1/certs"
+    pubsub_emulator: str = ""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        given = {
+            "iam": environment.get("SUBLET_ENDPOINT_IAM"),
+            "iam_credentials": environment.get("SUBLET_ENDPOINT_IAM_CREDENTIALS"),
+            "sts": environment.get("SUBLET_ENDPOINT_STS"),
+            "run": environment.get("SUBLET_ENDPOINT_RUN"),
+            "certificates": environment.get("SUBLET_ENDPOINT_CERTIFICATES"),
+            "storage": environment.get("STORAGE_EMULATOR_HOST"),
+            "pubsub_emulator": environment.get("PUBSUB_EMULATOR_HOST"),
+        }
+        return cls(**{name: url for name, url in given.items() if url})

@@ -1,0 +1,75 @@
+"""Whose ID token is this, and was it meant for us?"""
+
+from datetime import datetime, timedelta
+from threading import Lock
+from typing import Final
+
+import requests
+from google.auth import jwt
+from google.auth.exceptions import GoogleAuthError
+
+from sublet.errors import TryAgain, Unauthenticated
+from sublet.names import Email
+from sublet.ports import Clock
+
+_ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
+_CERTIFICATES_LIVE: Final = timedelta(minutes=5)
+_TIMEOUT_S: Final = 5
+
+
+class IdTokenVerifier:
+    """
+    Verifies Google-signed ID tokens. The certificates are fetched anew every few minutes, and once
+    more when a token names a key that is not among them.
+
+    Source: https://cloud.google.com/run/docs/authenticating/service-to-service
+    """
+
+    def __init__(self, certificates_url: str, clock: Clock) -> None:
+        self._url = certificates_url
+        self._clock = clock
+        self._lock = Lock()
+        self._certificates: dict[str, str] = {}
+        self._fetched_at: datetime | None = None
+
+    def verify(self, token: str, *, audience: str) -> Email:
+        """
+        The service account that a token speaks for.
+
+        Raises:
+            Unauthenticated: the token is not Google's, not for us, or out of date.
+            TryAgain: the certificates cannot be fetched.
+        """
+        try:
+            key_id = str(jwt.decode_header(token).get("kid"))
+            claims = jwt.decode(token, certs=self._certificates_with(key_id), audience=audience)
+        except (GoogleAuthError, ValueError) as error:
+            raise Unauthenticated(f"the ID token is refused: {_without_token(error)}") from None
+        if claims.get("iss") not in _ISSUERS:
+            raise Unauthenticated(f"the ID token's issuer is {claims.get('iss')!r}")
+        if not claims.get("email") or claims.get("email_verified") is not True:
+            raise Unauthenticated("the ID token names no verified email")
+        return Email(str(claims["email"]).casefold())
+
+    def _certificates_with(self, key_id: str) -> dict[str, str]:
+        now = self._clock.now()
+        with self._lock:
+            stale = self._fetched_at is None or now - self._fetched_at > _CERTIFICATES_LIVE
+            if stale or key_id not in self._certificates:
+                self._certificates = self._fetch()
+                self._fetched_at = now
+            return self._certificates
+
+    def _fetch(self) -> dict[str, str]:
+        try:
+            response = requests.get(self._url, timeout=_TIMEOUT_S)
+            response.raise_for_status()
+            certificates: dict[str, str] = response.json()
+        except (requests.RequestException, ValueError) as error:
+            raise TryAgain(f"cannot fetch {self._url}: {type(error).__name__}") from error
+        return certificates
+
+
+def _without_token(error: Exception) -> str:
+    """google.auth quotes the token in some of its messages; nobody should read it there."""
+    return str(error).split(":", maxsplit=1)[0]

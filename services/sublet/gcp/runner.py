@@ -1,0 +1,77 @@
+"""
+Training containers as executions of one Cloud Run job. RunJob takes no idempotency key and cannot
+set an identity, so what tells one execution from another is the lease that it is told to claim.
+
+Source: https://cloud.google.com/run/docs/execute/jobs
+"""
+
+from functools import cached_property
+from typing import Final
+
+from google.cloud import run_v2
+
+from sublet.errors import NotFound
+from sublet.gcp.answers import translated
+from sublet.gcp.endpoints import Endpoints
+from sublet.gcp.identity import Identity
+from sublet.names import JobName, LeaseName
+from sublet.ports import Execution, ExecutionState
+
+_TIMEOUT_S: Final = 30
+
+
+class CloudRunRunner:
+    def __init__(self, training_job: str, identity: Identity, endpoints: Endpoints) -> None:
+        self._training_job = training_job
+        self._identity = identity
+        self._options = {"api_endpoint": endpoints.run}
+
+    def start(self, job: JobName, lease: LeaseName) -> str:
+        variables = [
+            run_v2.EnvVar(name="SUBLET_LEASE", value=lease),
+            run_v2.EnvVar(name="SUBLET_JOB", value=job),
+        ]
+        container = run_v2.RunJobRequest.Overrides.ContainerOverride(env=variables)
+        request = run_v2.RunJobRequest(
+            name=self._training_job,
+            overrides=run_v2.RunJobRequest.Overrides(container_overrides=[container]),
+        )
+        with translated(f"run {self._training_job}"):
+            operation = self._jobs.run_job(request, timeout=_TIMEOUT_S)
+        return str(operation.metadata.name)
+
+    def look_up(self, execution: str) -> Execution:
+        try:
+            with translated(f"look up {execution}"):
+                found = self._executions.get_execution(name=execution, timeout=_TIMEOUT_S)
+        except NotFound:
+            return Execution(name=execution, state=ExecutionState.UNKNOWN, message="not found")
+        return Execution(name=execution, state=_state(found), message=_message(found))
+
+    def cancel(self, execution: str) -> None:
+        with translated(f"cancel {execution}"):
+            self._executions.cancel_execution(name=execution, timeout=_TIMEOUT_S)
+
+    @cached_property
+    def _jobs(self) -> run_v2.JobsClient:
+        return run_v2.JobsClient(
+            transport="rest", credentials=self._identity.credentials, client_options=self._options
+        )
+
+    @cached_property
+    def _executions(self) -> run_v2.ExecutionsClient:
+        return run_v2.ExecutionsClient(
+            transport="rest", credentials=self._identity.credentials, client_options=self._options
+        )
+
+
+def _state(execution: run_v2.Execution) -> ExecutionState:
+    if not execution.completion_time:
+        return ExecutionState.RUNNING
+    if execution.cancelled_count:
+        return ExecutionState.CANCELLED
+    return ExecutionState.FAILED if execution.failed_count else ExecutionState.SUCCEEDED
+
+
+def _message(execution: run_v2.Execution) -> str:
+    return next((c.message for c in execution.conditions if c.type_ == "Completed"), "")

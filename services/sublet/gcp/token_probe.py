@@ -1,0 +1,57 @@
+"""The last token, tried for everything it was for. Nothing is read and nothing is left behind."""
+
+from typing import Final
+from urllib.parse import quote
+
+import requests
+
+from sublet.gcp.answers import translated
+from sublet.gcp.endpoints import Endpoints
+from sublet.leases import Probe
+from sublet.names import ObjectVersion, OutputPrefix
+from sublet.ports import Clock
+
+_REFUSED: Final = (401, 403)
+_TIMEOUT_S: Final = 10
+
+
+class GcsTokenProbe:
+    """
+    Reads the object's metadata, which needs the right to read the object; opens an upload under the
+    prefix, which needs the right to create there, and withdraws it if that was granted.
+    """
+
+    def __init__(self, endpoints: Endpoints, clock: Clock) -> None:
+        self._storage = endpoints.storage
+        self._clock = clock
+
+    def probe(self, token: str, *, reads: ObjectVersion, writes: OutputPrefix | None) -> Probe:
+        with requests.Session() as session, translated("probe a token"):
+            session.headers["Authorization"] = f"Bearer {token}"
+            answers = {"read": self._try_to_read(session, reads)}
+            if writes:
+                answers["create"] = self._try_to_create(session, writes)
+        return Probe(
+            at=self._clock.now(),
+            is_refused=all(status in _REFUSED for status in answers.values()),
+            answers=", ".join(f"{verb}: {status}" for verb, status in answers.items()),
+        )
+
+    def _try_to_read(self, session: requests.Session, reads: ObjectVersion) -> int:
+        url = f"{self._storage}/storage/v1/b/{reads.bucket}/o/{quote(reads.object, safe='')}"
+        return session.get(url, timeout=_TIMEOUT_S).status_code
+
+    def _try_to_create(self, session: requests.Session, writes: OutputPrefix) -> int:
+        response = session.post(
+            f"{self._storage}/upload/storage/v1/b/{writes.bucket}/o",
+            params={
+                "uploadType": "resumable",
+                "name": f"{writes.prefix}revocation-probe",
+                "ifGenerationMatch": "0",
+            },
+            json={},
+            timeout=_TIMEOUT_S,
+        )
+        if response.ok and (upload := response.headers.get("Location")):
+            session.delete(upload, timeout=_TIMEOUT_S)
+        return response.status_code
