@@ -1,7 +1,7 @@
 """The local cloud's state: one SQLite file, one connection, one thread (the event loop's)."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ class Database:
         self._connection = sqlite3.connect(path, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
         self._depth = 0
+        self._after_commit: list[Callable[[], None]] = []
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
             self._connection.execute(f"PRAGMA {pragma}")
 
@@ -52,11 +53,24 @@ class Database:
         except BaseException:
             self._depth -= 1
             if self._depth == 0:
+                self._after_commit.clear()
                 self._connection.execute("ROLLBACK")
             raise
         self._depth -= 1
         if self._depth == 0:
             self._connection.execute("COMMIT")
+            self._run_callbacks()
+
+    def after_commit(self, callback: Callable[[], None]) -> None:
+        """Call back when the open transaction has committed, not at all if it rolls back."""
+        self._after_commit.append(callback)
+        if self._depth == 0:
+            self._run_callbacks()
+
+    def _run_callbacks(self) -> None:
+        callbacks, self._after_commit = self._after_commit, []
+        for callback in callbacks:
+            callback()
 
     def close(self) -> None:
         self._connection.close()

@@ -36,9 +36,7 @@ class IdTokens:
             path.write_text(json.dumps(_make_key()))
         key: dict[str, str] = json.loads(path.read_text())
         self._certificates = {key["kid"]: key["certificate"]}
-        self._signer = crypt.RSASigner.from_string(  # type: ignore[no-untyped-call]
-            key["private_key"], key["kid"]
-        )
+        self._signer = crypt.RSASigner.from_string(key["private_key"], key["kid"])
 
     def issue(self, email: Email, unique_id: str, audience: str) -> str:
         issued_at = int(self._clock.now().timestamp())
@@ -52,7 +50,7 @@ class IdTokens:
             "iat": issued_at,
             "exp": issued_at + int(ID_TOKEN_TTL.total_seconds()),
         }
-        return str(jwt.encode(self._signer, claims), "ascii")  # type: ignore[no-untyped-call]
+        return str(jwt.encode(self._signer, claims), "ascii")
 
     def certificates(self) -> dict[str, str]:
         """PEM certificates by key id, as https://www.googleapis.com/oauth2/v1/certs answers."""

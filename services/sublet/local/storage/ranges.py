@@ -1,0 +1,34 @@
+"""
+Byte ranges of a download: one span, a start, or a tail.
+
+Source: https://www.rfc-editor.org/rfc/rfc9110#name-range-requests
+"""
+
+import re
+from typing import Final
+
+from sublet.local.web import HttpError
+
+_SPAN: Final = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+def parse_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """
+    The span to send, as start and exclusive end; None for the whole object.
+
+    Raises:
+        HttpError: 416, if nothing of the object lies in the range.
+    """
+    found = _SPAN.fullmatch(header.strip()) if header else None
+    if found is None or found.groups() == ("", ""):
+        return None
+    first, last = found.groups()
+    if first:
+        start, end = int(first), min(int(last) + 1 if last else size, size)
+    else:
+        start, end = max(size - int(last), 0), size
+    if start >= size or start >= end:
+        raise HttpError(
+            416, f"no byte of {header} lies in {size}", {"content-range": f"bytes */{size}"}
+        )
+    return start, end

@@ -1,0 +1,143 @@
+"""
+Uploads as the JSON API takes them: media, multipart and resumable.
+
+Source: https://cloud.google.com/storage/docs/uploads-downloads
+"""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from sublet.errors import InvalidRequest, SubletError
+from sublet.local.iam.tokens import AccessTokens
+from sublet.local.storage.blobs import BlobWriter
+from sublet.local.storage.multipart import RelatedParts
+from sublet.local.storage.objects import Objects, StoredObject
+from sublet.local.storage.preconditions import Preconditions
+from sublet.local.storage.uploads import ContentRange, Uploads
+from sublet.local.web import HttpError, Request, Response, Router, json_response
+
+_PATH: Final = "/upload/storage/v1/b/{bucket}/o"
+
+
+class UploadApi:
+    def __init__(self, tokens: AccessTokens, objects: Objects, uploads: Uploads) -> None:
+        self._tokens = tokens
+        self._objects = objects
+        self._uploads = uploads
+
+    def add_to(self, router: Router) -> None:
+        router.add("POST", _PATH, self.post)
+        router.add("PUT", _PATH, self.put)
+        router.add("DELETE", _PATH, self.cancel)
+
+    async def post(self, request: Request) -> Response:
+        if "upload_id" in request.query:
+            return await self.put(request)
+        match request.query.get("uploadType"):
+            case "media":
+                return await self._media(request)
+            case "multipart":
+                return await self._multipart(request)
+            case "resumable":
+                return await self._start(request)
+        raise InvalidRequest("uploadType must be media, multipart or resumable")
+
+    async def put(self, request: Request) -> Response:
+        """
+        One piece of a resumable upload; no token is asked for, the session's id is the credential.
+        """
+        upload = request.query.get("upload_id", "")
+        length = request.headers.get("content-length")
+        content_range = request.headers.get("content-range")
+        piece = ContentRange.parse(content_range, int(length) if length else None)
+        taken = await self._uploads.append(upload, piece, request.chunks())
+        if isinstance(taken, StoredObject):
+            return json_response(taken.to_wire(request.base_url))
+        kept = {"range": f"bytes=0-{taken - 1}"} if taken else {}
+        raise HttpError(
+            308, headers={"x-guploader-uploadid": upload, "content-length": "0", **kept}
+        )
+
+    async def cancel(self, request: Request) -> Response:
+        self._uploads.cancel(request.query.get("upload_id", ""))
+        return Response(499)
+
+    async def _media(self, request: Request) -> Response:
+        settings = {"contentType": request.headers.get("content-type", "application/octet-stream")}
+        if encoding := request.query.get("contentEncoding"):
+            settings["contentEncoding"] = encoding
+        return await self._store(request, _required_name(request, {}), settings, request.chunks())
+
+    async def _multipart(self, request: Request) -> Response:
+        parts = RelatedParts(request.headers.get("content-type", ""), request.chunks())
+        settings = _json_object(await parts.metadata())
+        content_type = await parts.content_type()
+        settings.setdefault("contentType", content_type or "application/octet-stream")
+        return await self._store(
+            request, _required_name(request, settings), settings, parts.media()
+        )
+
+    async def _store(
+        self,
+        request: Request,
+        name: str,
+        settings: dict[str, Any],
+        chunks: AsyncIterator[bytes],
+    ) -> Response:
+        caller = self._tokens.resolve(request.authorization)
+        bucket, preconditions = (
+            request.parameters["bucket"],
+            Preconditions.from_query(request.query),
+        )
+        self._objects.check_may_write(caller, bucket, name, preconditions)
+        settings |= _hashes_of_header(request.headers.get("x-goog-hash", ""))
+        writer: BlobWriter = self._uploads.scratch()
+        try:
+            async for chunk in chunks:
+                writer.write(chunk)
+            stored = self._objects.finalize(
+                caller, bucket, name, writer.close(), settings, preconditions
+            )
+        except (SubletError, ConnectionError):
+            writer.abandon()
+            raise
+        return json_response(stored.to_wire(request.base_url))
+
+    async def _start(self, request: Request) -> Response:
+        caller = self._tokens.resolve(request.authorization)
+        settings = await request.json()
+        content_type = request.headers.get("x-upload-content-type")
+        settings.setdefault("contentType", content_type or "application/octet-stream")
+        bucket = request.parameters["bucket"]
+        name = _required_name(request, settings)
+        preconditions = Preconditions.from_query(request.query)
+        upload = self._uploads.start(caller, bucket, name, settings, preconditions)
+        path = _PATH.format(bucket=bucket)
+        location = f"{request.base_url}{path}?uploadType=resumable&upload_id={upload}"
+        headers = {"location": location, "x-guploader-uploadid": upload}
+        return Response(200, headers=headers)
+
+
+def _required_name(request: Request, settings: dict[str, Any]) -> str:
+    name = settings.get("name") or request.query.get("name")
+    if not name:
+        raise InvalidRequest("Required object name")
+    return str(name)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the metadata part is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest("the metadata part is not a JSON object")
+    return value
+
+
+def _hashes_of_header(header: str) -> dict[str, str]:
+    """`X-Goog-Hash: crc32c=n03x6A==,md5=Ojk9c3dhfxgoKVVHYwFbHQ==` as the fields of a resource."""
+    found = dict(re.findall(r"(crc32c|md5)=([\w+/=]+)", header))
+    return {("md5Hash" if name == "md5" else name): value for name, value in found.items()}
