@@ -34,6 +34,7 @@ from sublet.training_runs import TrainingRuns
 from sublet.verification import Verification, VerificationTerms
 
 if TYPE_CHECKING:
+    from sublet.api.control_plane import ControlPlane
     from sublet.intake.door import Door
 
 
@@ -145,6 +146,21 @@ class Deployment:
             verifier=self.id_tokens,
             audience=self.self_url,
             senders=self._emails("SUBLET_SENDERS"),
+        )
+
+    @cached_property
+    def control_plane(self) -> "ControlPlane":
+        """What the public API works with."""
+        from sublet.api.control_plane import ControlPlane
+
+        return ControlPlane(
+            registry=self.registry,
+            registration=self.registration,
+            verification=self.verification,
+            training_runs=self.training_runs,
+            clock=self.clock,
+            lease_terms=self.lease_terms,
+            verifier=self.verifier,
         )
 
     @cached_property
