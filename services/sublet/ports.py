@@ -270,7 +270,10 @@ class Execution:
 class Runner(Protocol):
     def start(self, job: JobName, lease: LeaseName) -> str:
         """
-        Start a training container for the lease and return its execution's name. Not idempotent.
+        Start a training container for the lease; not idempotent.
+
+        Returns:
+            The execution's id, as the container itself finds it in CLOUD_RUN_EXECUTION.
         """
         ...
 

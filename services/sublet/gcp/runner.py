@@ -38,19 +38,26 @@ class CloudRunRunner:
         )
         with translated(f"run {self._training_job}"):
             operation = self._jobs.run_job(request, timeout=_TIMEOUT_S)
-        return str(operation.metadata.name)
+        return str(operation.metadata.name).rpartition("/")[2]
 
     def look_up(self, execution: str) -> Execution:
         try:
             with translated(f"look up {execution}"):
-                found = self._executions.get_execution(name=execution, timeout=_TIMEOUT_S)
+                found = self._executions.get_execution(
+                    name=self._full_name(execution), timeout=_TIMEOUT_S
+                )
         except NotFound:
             return Execution(name=execution, state=ExecutionState.UNKNOWN, message="not found")
         return Execution(name=execution, state=_state(found), message=_message(found))
 
     def cancel(self, execution: str) -> None:
         with translated(f"cancel {execution}"):
-            self._executions.cancel_execution(name=execution, timeout=_TIMEOUT_S)
+            self._executions.cancel_execution(
+                name=self._full_name(execution), timeout=_TIMEOUT_S
+            )
+
+    def _full_name(self, execution: str) -> str:
+        return f"{self._training_job}/executions/{execution}"
 
     @cached_property
     def _jobs(self) -> run_v2.JobsClient:

@@ -66,6 +66,8 @@ class Door:
         return self._admit(request, lambda _: act())
 
     def _admit(self, request: Request, act: Callable[[bytes], object]) -> tuple[str, int]:
+        if request.method != "POST":
+            return "", 405
         body = b""
         try:
             body = _read(request)

@@ -13,7 +13,6 @@ from datetime import timedelta
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
-from sublet.codec import rfc3339
 from sublet.errors import AccessDenied, FailedPrecondition, InvalidRequest, NotFound, SubletError
 from sublet.local.iam.enforcement import Iam, Target
 from sublet.local.iam.oidc import IdTokens
@@ -189,7 +188,8 @@ class _CredentialsApi(_Api):
         if account.disabled:
             raise FailedPrecondition(f"Service account {account.email} is disabled.")
         token = self._iam.tokens.mint(account.email, _lifetime(body.get("lifetime", "3600s")))
-        return json_response({"accessToken": token.secret, "expireTime": rfc3339(token.expires_at)})
+        expire_time = f"{token.expires_at:%Y-%m-%dT%H:%M:%SZ}"  # google.auth reads no fractions
+        return json_response({"accessToken": token.secret, "expireTime": expire_time})
 
     async def id_token(self, request: Request) -> Response:
         account = self._account(request, "iam.serviceAccounts.getOpenIdToken")

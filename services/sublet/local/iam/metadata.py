@@ -116,6 +116,11 @@ class MetadataServer:
         return _text(text)
 
 
+def metadata_variables(host: str) -> dict[str, str]:
+    """What tells Google's clients, by two names for one address, where the metadata server is."""
+    return {"GCE_METADATA_HOST": host, "GCE_METADATA_IP": host}
+
+
 def _check_flavor(request: Request) -> None:
     """A page in a browser cannot set this header, nor can a naive proxy: that is what it is for."""
     if request.headers.get("metadata-flavor") != "Google":

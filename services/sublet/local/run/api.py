@@ -9,8 +9,16 @@ from typing import Any, Final
 from sublet.errors import InvalidRequest
 from sublet.local.iam.enforcement import Iam, Target
 from sublet.local.run.executions import Executions
-from sublet.local.run.jobs import Execution, Job, Outcome, RunState, parse_seconds
+from sublet.local.run.jobs import (
+    Execution,
+    Job,
+    Outcome,
+    RunState,
+    TaskTemplate,
+    parse_seconds,
+)
 from sublet.local.web import Request, Response, Router, json_response
+from sublet.names import Email
 
 _SERVICE: Final = "run.googleapis.com"
 _PARENT: Final = "/v2/projects/{project}/locations/{location}"
@@ -49,7 +57,9 @@ class RunApi:
             raise InvalidRequest("jobId is required")
         name = f"{_parent(request)}/jobs/{job_id}"
         self._authorize(request, "run.jobs.create", name)
-        return json_response(_done(self._state.create_job(name, await request.json())))
+        body = await request.json()
+        self._authorize_acting_as(request, TaskTemplate.from_wire(body.get("template") or {}))
+        return json_response(_done(self._state.create_job(name, body)))
 
     async def list_jobs(self, request: Request) -> Response:
         self._authorize(request, "run.jobs.list", _parent(request))
@@ -102,6 +112,14 @@ class RunApi:
         execution = self._state.execution_of_operation(operation)
         self._authorize(request, "run.operations.get", execution.job)
         return execution
+
+    def _authorize_acting_as(self, request: Request, template: TaskTemplate) -> None:
+        email = Email(template.service_account)
+        account = self._iam.service_accounts.get(email)
+        policies = (account.resource, f"projects/{account.project}")
+        target = Target(policies=policies, name=account.resource, service="iam.googleapis.com")
+        caller = self._iam.tokens.resolve(request.authorization)
+        self._iam.authorize(caller, "iam.serviceAccounts.actAs", target)
 
     def _authorize(self, request: Request, permission: str, name: str) -> None:
         project = "/".join(name.split("/")[:2])

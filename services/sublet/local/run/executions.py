@@ -9,6 +9,7 @@ Source: https://cloud.google.com/run/docs/container-contract#jobs
 import asyncio
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Final
 
 import psutil
 
+from sublet.local.iam.metadata import metadata_variables
 from sublet.local.processes import end, kill, spawn
 from sublet.local.run.jobs import Execution, Outcome, RunState, Task
 from sublet.names import Email
@@ -77,10 +79,8 @@ class Executions:
     async def wait(self, name: str, timeout_s: float) -> Execution:
         """The execution, once it is over or the time is up."""
         if (ended := self._ended.get(name)) and not ended.is_set():
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(ended.wait(), timeout_s)
-            except TimeoutError:
-                pass
         return self._state.execution(name)
 
     async def stop(self) -> None:
@@ -121,11 +121,9 @@ class Executions:
                 directory=Path(directory),
                 log=log,
             )
-            try:
+            with suppress(psutil.NoSuchProcess):  # it ended already
                 started_at = psutil.Process(process.pid).create_time()
                 self._set_task(name, index, pid=process.pid, process_started_at=started_at)
-            except psutil.NoSuchProcess:
-                pass
             try:
                 code = await asyncio.wait_for(asyncio.shield(process.wait()), template.timeout_s)
             except TimeoutError:
@@ -153,7 +151,7 @@ class Executions:
             "CLOUD_RUN_TASK_INDEX": str(index),
             "CLOUD_RUN_TASK_ATTEMPT": str(task.attempt),
             "CLOUD_RUN_TASK_COUNT": str(template.task_count),
-            "GCE_METADATA_HOST": self._metadata_host_of(Email(template.service_account)),
+            **metadata_variables(self._metadata_host_of(Email(template.service_account))),
         }
 
     def _attempt_failed(self, name: str, index: int, message: str) -> None:

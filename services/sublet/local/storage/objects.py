@@ -195,6 +195,10 @@ class Objects:
                 return
             yield _from_row(row)
 
+    def blobs(self) -> frozenset[str]:
+        """The blobs that some generation of some object needs."""
+        return frozenset(row["blob"] for row in self._database.rows("SELECT blob FROM objects"))
+
     # --- writing ----------------------------------------------------------------------------------
 
     def check_may_write(

@@ -123,6 +123,10 @@ class Uploads:
             return writer.size
         return self._finish(row["id"], writer, piece.total)
 
+    def ids(self) -> frozenset[str]:
+        """The sessions that are open."""
+        return frozenset(row["id"] for row in self._database.rows("SELECT id FROM uploads"))
+
     def scratch(self) -> BlobWriter:
         """Where an upload in one request puts its bytes."""
         return self._blobs.writer()

@@ -1,0 +1,63 @@
+"""What a customer grants, as the gcloud lines that do it."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import click
+
+from sublet.roles import OBJECT_CREATOR, OBJECT_VIEWER
+
+_ROLE: Final = "subletVerifier"
+_PERMISSIONS: Final = "storage.buckets.get,storage.buckets.getIamPolicy"
+
+
+def show_account(account: Mapping[str, Any], bucket: str) -> None:
+    click.echo(f"Name: {account['name']}")
+    click.echo(f"Display Name: {account['displayName']}")
+    click.echo(f"Email: {account['email']}")
+    click.echo(f"State: {account['state']}")
+    click.echo(f"Project Numbers: {', '.join(account['projectNumbers'])}")
+    click.echo()
+    for title, lines in _grants(account, bucket):
+        click.echo(f"# {title}")
+        for line in lines:
+            click.echo(line)
+
+
+def _grants(account: Mapping[str, Any], bucket: str) -> list[tuple[str, list[str]]]:
+    """The three principals: who checks, who reads under leases, and whom the bucket is for."""
+    verifier = account["controlPlaneServiceAccount"]
+    output = f"projects/_/buckets/{bucket}/objects/models/"
+    expression = f'resource.name.startsWith("{output}")'
+    condition = f"--condition='title=models only,expression={expression}'"
+    return [
+        (
+            "Control plane: reads the bucket's policy, never an object",
+            [
+                f"gcloud iam roles create {_ROLE} --project=YOUR_PROJECT --permissions={_PERMISSIONS}",
+                _binding(bucket, verifier, f"projects/YOUR_PROJECT/roles/{_ROLE}"),
+            ],
+        ),
+        (
+            "Data accounts: read objects and write models, only while a lease is alive",
+            [
+                line
+                for email in account["dataServiceAccounts"]
+                for line in (
+                    _binding(bucket, email, OBJECT_VIEWER),
+                    f"{_binding(bucket, email, OBJECT_CREATOR)} {condition}",
+                )
+            ],
+        ),
+        (
+            "Your account: says that this bucket is for this tenant",
+            [_binding(bucket, account["email"], OBJECT_VIEWER)],
+        ),
+    ]
+
+
+def _binding(bucket: str, email: str, role: str) -> str:
+    return (
+        f"gcloud storage buckets add-iam-policy-binding gs://{bucket} "
+        f"--member=serviceAccount:{email} --role={role}"
+    )

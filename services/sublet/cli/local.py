@@ -1,0 +1,259 @@
+"""`sublet local`: the whole of it on this machine."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+import httpx
+import psutil
+
+from sublet.cli.connection import DEFAULT_DATA_DIR
+from sublet.cli.output import show
+from sublet.errors import AlreadyExists
+from sublet.local import state_file
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_START_WITHIN_S: Final = 120
+_STOP_WITHIN_S: Final = 30
+_POLL_S: Final = 0.05
+_NOT_ENFORCED: Final = (
+    "a process of this machine can ask any metadata server and read the data directory",
+    "clients that PUBSUB_EMULATOR_HOST points here send no token, and so count as anonymous",
+    "VPC Service Controls, deny policies, organisation policies, quotas",
+)
+
+_data_dir = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_DATA_DIR,
+    show_default=True,
+    help="Where its state lies.",
+)
+_output = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
+
+
+@click.group()
+def local() -> None:
+    """A whole sublet on this machine, with a Google Cloud that enforces IAM."""
+
+
+def _default_models_dir() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "sublet" / "models"
+
+
+def _parse_ports(
+    ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, int]:
+    del ctx, parameter
+    ports = {}
+    for value in values:
+        part, _, port = value.partition("=")
+        if not port.isdigit():
+            raise click.BadParameter(f"got {value!r}; expected PART=PORT, such as storage=4443")
+        ports[part] = int(port)
+    return ports
+
+
+def _durations(command: F) -> F:
+    """The durations that bound access, as deploy units read them; in seconds."""
+    for name, help_text in (
+        ("--token-ttl", "Life of a trainer's token.  [default: 300]"),
+        ("--verification-token-ttl", "Life of a registration's token.  [default: 60]"),
+        ("--heartbeat-every", "How often a trainer reports.  [default: 10]"),
+        ("--holder-is-lost-after", "Silence after which a holder is replaced.  [default: 60]"),
+        ("--clock-skew", "Margin between our clock and Google's.  [default: 10]"),
+        ("--checkpoint-every", "How often a trainer keeps its state.  [default: 600]"),
+    ):
+        command = click.option(name, type=float, metavar="SECONDS", help=help_text)(command)
+    return command
+
+
+@local.command()
+@_data_dir
+@click.option("--detach", is_flag=True, help="Leave it running in the background.")
+@click.option(
+    "--anonymous",
+    type=click.Choice(["owner", "deny"]),
+    default="owner",
+    show_default=True,
+    help="What calls without a token are.",
+)
+@click.option(
+    "--port",
+    "ports",
+    multiple=True,
+    callback=_parse_ports,
+    metavar="PART=PORT",
+    help="A port for a part (storage, pubsub, run, iam, control-plane, ...); free ones otherwise.",
+)
+@click.option(
+    "--models-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=_default_models_dir,
+    show_default="the user's cache directory",
+    help="Where base models lie.",
+)
+@click.option("--sweep-every", type=float, default=60.0, show_default=True, metavar="SECONDS")
+@_durations
+def up(
+    data_dir: Path,
+    anonymous: str,
+    ports: dict[str, int],
+    models_dir: Path,
+    sweep_every: float,
+    *,
+    detach: bool,
+    **durations: float | None,
+) -> None:
+    """Start the stack and run it until Ctrl-C."""
+    if detach:
+        _up_detached(data_dir)
+        return
+    from sublet.local.stack import Settings, run
+
+    started = time.monotonic()
+    _prepare_base_models(models_dir)
+    terms = {f"SUBLET_{k.upper()}_S": f"{v:g}" for k, v in durations.items() if v is not None}
+    settings = Settings(
+        directory=data_dir,
+        models=models_dir,
+        anonymous_is_owner=anonymous == "owner",
+        sweep_every=timedelta(seconds=sweep_every),
+        ports=ports,
+        terms=terms,
+    )
+
+    def ready(stack: state_file.Stack) -> None:
+        click.echo(
+            f"sublet is up after {time.monotonic() - started:.1f} s; its state is in {data_dir}"
+        )
+        for name, value in stack.variables.items():
+            click.echo(f"  {name}={_masked(name, value)}")
+        if settings.anonymous_is_owner:
+            click.echo(
+                "Calls without a token act as the local owner (--anonymous deny refuses them)."
+            )
+        click.echo(
+            "Tokens, policies, conditions, boundaries and expiry are enforced. Not enforced:"
+        )
+        for gap in _NOT_ENFORCED:
+            click.echo(f"  - {gap}")
+        click.echo(f'In another terminal: eval "$(sublet local env --data-dir {data_dir})"')
+
+    asyncio.run(run(settings, lambda line: click.echo(line, err=True), ready))
+    click.echo("sublet is down.")
+
+
+@local.command()
+@_data_dir
+def down(data_dir: Path) -> None:
+    """Stop the stack that runs on a data directory."""
+    stack = state_file.require(data_dir)
+    process = psutil.Process(stack.pid)
+    process.terminate()
+    try:
+        process.wait(_STOP_WITHIN_S)
+    except psutil.TimeoutExpired:
+        process.kill()
+        process.wait(_STOP_WITHIN_S)
+    click.echo("sublet is down.")
+
+
+@local.command()
+@_data_dir
+def env(data_dir: Path) -> None:
+    """Print what a client needs, as lines for `eval`."""
+    for name, value in state_file.require(data_dir).variables.items():
+        click.echo(f"export {name}={value}")
+
+
+@local.command()
+@_data_dir
+@_output
+def status(data_dir: Path, output: str) -> None:
+    """Show each part: where it answers, as whom it runs, what it takes."""
+    show(_control(data_dir, "GET", "/status"), output)
+
+
+@local.command("create-account")
+@click.argument("account")
+@_data_dir
+@_output
+def create_account(account: str, data_dir: Path, output: str) -> None:
+    """Make an account, and show its API key this once."""
+    show(_control(data_dir, "POST", "/accounts", {"account": account}), output)
+
+
+@local.command("create-bucket")
+@click.argument("name")
+@click.option("-a", "--account-id", envvar="SUBLET_ACCOUNT_ID", default="acme", show_default=True)
+@_data_dir
+@_output
+def create_bucket(name: str, account_id: str, data_dir: Path, output: str) -> None:
+    """Make a bucket with the grants and the notification that a customer would make."""
+    path = f"/accounts/{account_id}/buckets"
+    show(_control(data_dir, "POST", path, {"bucket": name}), output)
+
+
+def _control(
+    data_dir: Path, method: str, path: str, body: dict[str, str] | None = None
+) -> dict[str, Any]:
+    stack = state_file.require(data_dir)
+    with httpx.Client(base_url=stack.control_url, trust_env=False, timeout=30) as client:
+        headers = {"Authorization": f"Bearer {stack.control_secret}"}
+        response = client.request(method, path, json=body, headers=headers)
+    answer: dict[str, Any] = response.json()
+    if not response.is_success:
+        raise click.ClickException(answer["error"]["message"])
+    return answer
+
+
+def _prepare_base_models(models_dir: Path) -> None:
+    """
+    The catalogue's base models, made once; the trainer's package makes them, since it knows how.
+    """
+    models_dir.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "sublet_trainer.base_models", "--into", str(models_dir)]
+    made = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if made.returncode:
+        raise click.ClickException("the base models could not be prepared; see above")
+
+
+def _up_detached(data_dir: Path) -> None:
+    """Start the same command without --detach in a session of its own, and wait until it is up."""
+    if state_file.find(data_dir):
+        raise AlreadyExists(f"a stack runs on {data_dir} already")
+    logs = data_dir / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    arguments = [argument for argument in sys.argv[1:] if argument != "--detach"]
+    with (logs / "stack.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sublet.cli.main", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _START_WITHIN_S
+    while (stack := state_file.find(data_dir)) is None:
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise click.ClickException(f"the stack did not start; see {logs / 'stack.log'}")
+        time.sleep(_POLL_S)
+    click.echo(
+        f"sublet is up, process {stack.pid}; stop it: sublet local down --data-dir {data_dir}"
+    )
+
+
+def _masked(name: str, value: str) -> str:
+    """A key is not for a screen that somebody may share; `env` prints it."""
+    return value[:10] + "..." if name.endswith("KEY") else value

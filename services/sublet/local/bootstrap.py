@@ -1,0 +1,164 @@
+"""
+What `terraform apply` makes in the cloud, made in the local one: identities, their rights, topics
+with their subscriptions, the training job. Every step may be repeated; a second run changes
+nothing.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from sublet.events import FACTS, TrainingFinished, TrainingRequested
+from sublet.gcp.publisher import topic_of
+from sublet.local.cloud import REGION, LocalCloud
+from sublet.local.iam.service_accounts import service_account_resource
+from sublet.names import Email
+
+PLATFORM: Final = "sublet-local"
+"""The project that sublet itself runs in."""
+CUSTOMER: Final = "customer-local"
+"""The project that the owner's buckets are in."""
+
+DEAD_LETTERS: Final = f"projects/{PLATFORM}/topics/sublet-dead-letters"
+TRAINING_JOB: Final = f"projects/{PLATFORM}/locations/{REGION}/jobs/sublet-trainer"
+VERIFIER_ROLE: Final = f"projects/{CUSTOMER}/roles/subletVerifier"
+
+_SWITCH_ROLE: Final = f"projects/{PLATFORM}/roles/subletDataAccountSwitch"
+_CANCELLER_ROLE: Final = f"projects/{PLATFORM}/roles/subletExecutionCanceller"
+_TOKEN_CREATOR: Final = "roles/iam.serviceAccountTokenCreator"  # noqa: S105  a role
+_PUBLISHER: Final = "roles/pubsub.publisher"
+_ACK_DEADLINE_S: Final = 600
+_RETRY_S: Final = (1.0, 60.0)
+_MAX_DELIVERY_ATTEMPTS: Final = 50
+
+IDENTITIES: Final = {
+    "control-plane": "sublet control plane",
+    "register-dataset": "registers datasets",
+    "start-training": "starts training containers",
+    "revoke-access": "drives leases to their end",
+    "sweep-leases": "sweeps",
+    "lease-broker": "mints tokens, lights and darkens data accounts",
+    "sublet-trainer": "claims leases; has no right of its own",
+    "sublet-verifier": "what customers grant a look at their bucket's policy",
+    "event-sender": "whose ID token Pub/Sub and Scheduler send",
+}
+
+
+def email_of(name: str) -> Email:
+    return Email(f"{name}@{PLATFORM}.iam.gserviceaccount.com")
+
+
+VERIFIER: Final = email_of("sublet-verifier")
+SENDER: Final = email_of("event-sender")
+TRAINER: Final = email_of("sublet-trainer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingContainer:
+    """How a trainer is started here: the command stands for the image."""
+
+    models: Path
+    environment: Mapping[str, str]
+
+    def job(self) -> dict[str, object]:
+        variables = {"SUBLET_MODELS_DIR": str(self.models), **self.environment}
+        container = {
+            "image": "sublet-trainer",
+            "command": [sys.executable, "-m", "sublet_trainer"],
+            "env": [{"name": name, "value": value} for name, value in variables.items()],
+        }
+        template = {
+            "containers": [container],
+            "serviceAccount": TRAINER,
+            "maxRetries": 3,
+            "timeout": "3600s",
+        }
+        return {"template": {"taskCount": 1, "template": template}}
+
+
+class Bootstrap:
+    def __init__(self, cloud: LocalCloud) -> None:
+        self._cloud = cloud
+        self._iam = cloud.iam
+
+    def apply(self, unit_urls: Mapping[str, str], container: TrainingContainer) -> None:
+        with self._cloud.database.transaction():
+            self._make_identities()
+            self._make_topics(unit_urls)
+            self._grant()
+            self._cloud.run_state.create_job(TRAINING_JOB, container.job(), replaces=True)
+
+    def _make_identities(self) -> None:
+        self._cloud.projects.ensure(PLATFORM)
+        self._cloud.projects.ensure(CUSTOMER)
+        for name, purpose in IDENTITIES.items():
+            self._iam.service_accounts.ensure(PLATFORM, name, purpose)
+        self._iam.create_role(
+            VERIFIER_ROLE, frozenset({"storage.buckets.get", "storage.buckets.getIamPolicy"})
+        )
+        self._iam.create_role(
+            _SWITCH_ROLE,
+            frozenset({"iam.serviceAccounts.disable", "iam.serviceAccounts.enable"}),
+        )
+        self._iam.create_role(
+            _CANCELLER_ROLE, frozenset({"run.executions.cancel", "run.executions.get"})
+        )
+
+    def _make_topics(self, unit_urls: Mapping[str, str]) -> None:
+        pubsub = self._cloud.pubsub
+        pubsub.ensure_topic(DEAD_LETTERS)
+        pubsub.ensure_subscription(
+            f"projects/{PLATFORM}/subscriptions/sublet-dead-letters", DEAD_LETTERS
+        )
+        for kind in FACTS:
+            pubsub.ensure_topic(f"projects/{PLATFORM}/topics/{topic_of(kind)}")
+        for kind, unit in (
+            (TrainingRequested, "start-training"),
+            (TrainingFinished, "revoke-access"),
+        ):
+            self.push(topic_of(kind), unit_urls[unit])
+
+    def push(self, topic_id: str, unit_url: str) -> None:
+        """
+        Deliver a topic's messages to a unit, signed for it, with back-off and an end in the dead
+        letters.
+        """
+        topic = f"projects/{PLATFORM}/topics/{topic_id}"
+        self._cloud.pubsub.ensure_subscription(
+            f"projects/{PLATFORM}/subscriptions/{topic_id}",
+            topic,
+            push_endpoint=f"{unit_url}/{topic}",
+            oidc_email=SENDER,
+            oidc_audience=unit_url,
+            ack_deadline_s=_ACK_DEADLINE_S,
+            retry=_RETRY_S,
+            dead_letter_topic=DEAD_LETTERS,
+            max_delivery_attempts=_MAX_DELIVERY_ATTEMPTS,
+        )
+
+    def _grant(self) -> None:
+        """The least that each identity needs; nobody both grants and reads, and only one mints."""
+        publishers = {
+            "control-plane": FACTS,
+            "register-dataset": FACTS,
+            "start-training": (TrainingFinished,),
+            "lease-broker": (TrainingFinished,),
+            "sweep-leases": FACTS,
+        }
+        for name, kinds in publishers.items():
+            for kind in kinds:
+                self._bind(f"projects/{PLATFORM}/topics/{topic_of(kind)}", _PUBLISHER, name)
+        for name in ("control-plane", "register-dataset", "lease-broker"):
+            self._bind(service_account_resource(VERIFIER), _TOKEN_CREATOR, name)
+        self._bind(TRAINING_JOB, "roles/run.jobsExecutorWithOverrides", "start-training")
+        self._bind(TRAINING_JOB, _CANCELLER_ROLE, "sweep-leases")
+
+    def grant_data_account(self, email: Email) -> None:
+        """Let the broker, and nobody else, act as a data account and switch it."""
+        for role in (_TOKEN_CREATOR, _SWITCH_ROLE):
+            self._bind(service_account_resource(email), role, "lease-broker")
+
+    def _bind(self, resource: str, role: str, identity: str) -> None:
+        self._iam.policies.grant(resource, role, f"serviceAccount:{email_of(identity)}")

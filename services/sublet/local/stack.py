@@ -1,0 +1,299 @@
+"""
+The whole of sublet on a laptop: the local cloud, what Terraform would make in it, and every deploy
+unit as a process of its own with its own identity. Runs until told to stop, and leaves nothing
+behind.
+"""
+
+import asyncio
+import fcntl
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import psutil
+
+from sublet.clock import SystemClock
+from sublet.errors import AlreadyExists
+from sublet.gcp.seal import new_key as new_seal_key
+from sublet.local import state_file
+from sublet.local.bootstrap import (
+    CUSTOMER,
+    PLATFORM,
+    SENDER,
+    TRAINER,
+    TRAINING_JOB,
+    VERIFIER,
+    Bootstrap,
+    TrainingContainer,
+    email_of,
+)
+from sublet.local.cloud import Addresses, LocalCloud
+from sublet.local.iam.metadata import metadata_variables
+from sublet.local.control import Control
+from sublet.local.servers import HttpServers, Ports
+from sublet.local.tenants import Tenants, new_api_key
+from sublet.local.units import UNITS, Units
+from sublet.ports import Query
+from sublet.quarantine import Quarantine
+from sublet.sqlite.registry import SqliteRegistry
+
+DEFAULT_ACCOUNT: Final = "acme"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    `terms` are the SUBLET_..._S variables that deploy units read (sublet.deployment); `ports` are
+    by part, free ones where not given.
+    """
+
+    directory: Path
+    models: Path
+    anonymous_is_owner: bool = True
+    sweep_every: timedelta = timedelta(minutes=1)
+    ports: dict[str, int] = field(default_factory=dict)
+    terms: dict[str, str] = field(default_factory=dict)
+
+
+class RunningStack:
+    def __init__(self, settings: Settings, tell: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._tell = tell
+        self._clock = SystemClock()
+        self._directory = settings.directory
+        ports = Ports(self._directory / "ports.json", settings.ports)
+        self._cloud = LocalCloud(
+            self._directory,
+            self._clock,
+            ports,
+            platform_project=PLATFORM,
+            anonymous_is_owner=settings.anonymous_is_owner,
+        )
+        self._units = Units(self._directory, ports)
+        self._registry = SqliteRegistry(self._directory / "registry.db", self._clock)
+        self._bootstrap = Bootstrap(self._cloud)
+        self._tenants = Tenants(self._cloud, self._bootstrap, self._registry, self._clock)
+        self._control_listener = ports.listen("control")
+        self._http = HttpServers()
+        self._scheduler: asyncio.Task[None] | None = None
+
+    async def start(self) -> state_file.Stack:
+        addresses = await self._cloud.start()
+        urls = {unit.name: self._units.url_of(unit.name) for unit in UNITS}
+        self._bootstrap.apply(urls, self._training_container(addresses, urls["lease-broker"]))
+        metadata_hosts = {u.name: await self._cloud.serve_metadata(email_of(u.name)) for u in UNITS}
+        await self._cloud.serve_metadata(TRAINER)
+        self._tenants.list_base_models(self._settings.models)
+        api_key = self._default_account(urls["register-dataset"])
+        await self._units.start(
+            {u.name: self._environment(u.name, addresses, urls, metadata_hosts) for u in UNITS}
+        )
+        self._cloud.executions.resume()
+        stack = await self._serve_control(addresses, urls, api_key)
+        self._scheduler = asyncio.create_task(self._ring_sweep(urls["sweep-leases"]))
+        return stack
+
+    async def stop(self) -> None:
+        state_file.remove(self._directory)
+        if self._scheduler:
+            self._scheduler.cancel()
+        await self._cloud.executions.stop()
+        await self._units.stop()
+        await self._http.stop()
+        await self._cloud.stop()
+
+    async def status(self) -> dict[str, Any]:
+        units = [
+            {
+                "unit": name,
+                "url": running.url,
+                "identity": email_of(name),
+                "pid": running.process.pid if running.process else 0,
+                "memoryBytes": _memory(running.process.pid) if running.process else 0,
+                "restarts": running.num_restarts,
+                "log": str(running.log),
+            }
+            for name, running in self._units.running.items()
+        ]
+        quarantined = [
+            {"unit": q.unit, "kind": q.kind, "count": q.count, "lastReason": q.last_reason}
+            for q in (s.record for s in self._registry.find(Quarantine, Query()))
+        ]
+        return {
+            "pid": os.getpid(),
+            "memoryBytes": psutil.Process().memory_info().rss,
+            "units": units,
+            "quarantined": quarantined,
+        }
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    def _training_container(self, addresses: Addresses, broker_url: str) -> TrainingContainer:
+        environment = {
+            "SUBLET_BROKER_URL": broker_url,
+            "STORAGE_EMULATOR_HOST": addresses.storage,
+            "PYTHONUNBUFFERED": "1",
+        }
+        if "SUBLET_CHECKPOINT_EVERY_S" in self._settings.terms:
+            environment["SUBLET_CHECKPOINT_EVERY_S"] = self._settings.terms[
+                "SUBLET_CHECKPOINT_EVERY_S"
+            ]
+        return TrainingContainer(models=self._settings.models, environment=environment)
+
+    def _environment(
+        self,
+        unit: str,
+        addresses: Addresses,
+        urls: dict[str, str],
+        metadata_hosts: dict[str, str],
+    ) -> dict[str, str]:
+        """A deploy unit's whole environment: what Terraform sets, and where the local cloud is."""
+        environment = {
+            **metadata_variables(metadata_hosts[unit]),
+            "GOOGLE_CLOUD_PROJECT": PLATFORM,
+            "PUBSUB_EMULATOR_HOST": addresses.pubsub,
+            "STORAGE_EMULATOR_HOST": addresses.storage,
+            "SUBLET_BROKER_URL": urls["lease-broker"],
+            "SUBLET_ENDPOINT_CERTIFICATES": f"{addresses.iam}/oauth2/v1/certs",
+            "SUBLET_ENDPOINT_IAM": addresses.iam,
+            "SUBLET_ENDPOINT_IAM_CREDENTIALS": addresses.iam,
+            "SUBLET_ENDPOINT_RUN": addresses.run,
+            "SUBLET_ENDPOINT_STS": addresses.sts,
+            "SUBLET_PROJECT": PLATFORM,
+            "SUBLET_REGISTRY": f"sqlite:{(self._directory / 'registry.db').resolve()}",
+            "SUBLET_SELF_URL": urls[unit],
+            "SUBLET_SENDERS": SENDER,
+            "SUBLET_TRAINING_JOB": TRAINING_JOB,
+            "SUBLET_VERIFIER": VERIFIER,
+            **self._settings.terms,
+        }
+        if unit == "lease-broker":
+            environment |= {
+                "SUBLET_DISPATCHERS": email_of("start-training"),
+                "SUBLET_REVOKERS": f"{email_of('revoke-access')},{email_of('sweep-leases')}",
+                "SUBLET_SEAL_KEY": self._secret("seal-key", new_seal_key),
+                "SUBLET_TRAINERS": TRAINER,
+                "SUBLET_VERIFIERS": f"{email_of('register-dataset')},{email_of('control-plane')}",
+            }
+        return environment
+
+    def _default_account(self, register_url: str) -> str:
+        """The account that a new stack comes with, and its key, which is kept before it is used."""
+        self._tenants.topics_of_all(register_url)
+        api_key = self._secret(f"api-key-{DEFAULT_ACCOUNT}", new_api_key)
+        with suppress(AlreadyExists):
+            self._tenants.create_account(DEFAULT_ACCOUNT, register_url, api_key)
+        return api_key
+
+    def _secret(self, name: str, make: Callable[[], str]) -> str:
+        """A secret of this stack, made once, as Secret Manager would keep it."""
+        path = self._directory / "secrets" / name
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.exists():
+            new = path.with_suffix(".new")
+            new.touch(mode=0o600)
+            new.write_text(make())
+            new.replace(path)
+        return path.read_text()
+
+    async def _serve_control(
+        self, addresses: Addresses, urls: dict[str, str], api_key: str
+    ) -> state_file.Stack:
+        secret = secrets.token_urlsafe(32)
+        control = Control(
+            secret=secret,
+            tenants=self._tenants,
+            register_url=urls["register-dataset"],
+            status=self.status,
+        )
+        address = await self._http.serve(control.app(), self._control_listener)
+        stack = state_file.Stack(
+            pid=os.getpid(),
+            started_at=psutil.Process().create_time(),
+            control_url=f"http://{address}",
+            control_secret=secret,
+            variables={
+                "STORAGE_EMULATOR_HOST": addresses.storage,
+                "PUBSUB_EMULATOR_HOST": addresses.pubsub,
+                "GOOGLE_CLOUD_PROJECT": CUSTOMER,
+                "SUBLET_BASE_URL": urls["control-plane"],
+                "SUBLET_API_KEY": api_key,
+                "SUBLET_ACCOUNT_ID": DEFAULT_ACCOUNT,
+            },
+        )
+        state_file.write(self._directory, stack)
+        return stack
+
+    async def _ring_sweep(self, url: str) -> None:
+        """Cloud Scheduler, for the one thing that is scheduled."""
+        every = self._settings.sweep_every.total_seconds()
+        sender = self._cloud.iam.service_accounts.get(SENDER)
+        async with httpx.AsyncClient(trust_env=False, timeout=max(every, 60)) as client:
+            while True:
+                await asyncio.sleep(every)
+                token = self._cloud.id_tokens.issue(SENDER, sender.unique_id, url)
+                try:
+                    await client.post(url, headers={"Authorization": f"Bearer {token}"})
+                except httpx.HTTPError as error:
+                    self._tell(f"the sweep did not answer: {type(error).__name__}")
+
+
+async def run(
+    settings: Settings, tell: Callable[[str], None], ready: Callable[[state_file.Stack], None]
+) -> None:
+    """
+    Run a stack until SIGINT or SIGTERM.
+
+    Raises:
+        AlreadyExists: another stack runs on that data directory.
+    """
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    with _sole_user_of(settings.directory):
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stopped.set)
+        stack = RunningStack(settings, tell)
+        starting = asyncio.create_task(stack.start())
+        try:
+            await asyncio.wait(
+                (starting, asyncio.create_task(stopped.wait())),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if starting.done():
+                ready(starting.result())
+                await stopped.wait()
+        finally:
+            starting.cancel()
+            await stack.stop()
+
+
+@contextmanager
+def _sole_user_of(directory: Path) -> Iterator[None]:
+    """The lock goes with the process, however it ends."""
+    with (directory / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyExists(
+                f"a stack runs on {directory} already; "
+                f"stop it: sublet local down --data-dir {directory}"
+            ) from None
+        yield
+
+
+def _memory(pid: int) -> int:
+    """Resident bytes of a process and all that it started."""
+    try:
+        process = psutil.Process(pid)
+        family = (process, *process.children(recursive=True))
+        return sum(one.memory_info().rss for one in family)
+    except psutil.NoSuchProcess:
+        return 0

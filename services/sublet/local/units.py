@@ -1,0 +1,162 @@
+"""
+The deploy units on a laptop: each function and service is its own process with its own identity,
+run by the server that runs it in the cloud. Their sockets are held here, as Cloud Run's front end
+holds them, so that a unit that starts, or starts again, keeps callers waiting instead of refusing
+them.
+"""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from sublet.local.processes import end, spawn
+from sublet.local.servers import Ports
+
+_GRACE: Final = timedelta(seconds=5)
+_READY_WITHIN: Final = timedelta(seconds=60)
+_RESTART_PAUSES_S: Final = (0.1, 1.0, 5.0, 15.0)
+_LIVED_WELL_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """`name` is the folder's and the identity's; `target` is a function's entry point."""
+
+    name: str
+    folder: str
+    target: str = ""
+
+    @property
+    def is_function(self) -> bool:
+        return bool(self.target)
+
+    def command(self, root: Path, port: int) -> list[str]:
+        """
+        The server's command line; the port is only what it calls itself, the socket is passed.
+        """
+        directory = root / self.folder / self.name
+        if self.is_function:
+            arguments = (
+                f"--target {self.target} --signature-type http --host 127.0.0.1 --port {port}"
+            )
+            source = str(directory / "main.py")
+            return [_script("functions-framework"), "--source", source, *arguments.split()]
+        arguments = "--fd 3 --log-level warning --no-access-log main:app"
+        return [_script("uvicorn"), "--app-dir", str(directory), *arguments.split()]
+
+
+UNITS: Final = (
+    Unit(name="lease-broker", folder="services"),
+    Unit(name="control-plane", folder="services"),
+    Unit(name="register-dataset", folder="functions", target="register_dataset"),
+    Unit(name="start-training", folder="functions", target="start_training"),
+    Unit(name="revoke-access", folder="functions", target="revoke_access"),
+    Unit(name="sweep-leases", folder="functions", target="sweep_leases"),
+)
+
+
+def deploy_units_root() -> Path:
+    """
+    Where functions/ and services/ lie: the source tree, or the copy that the wheel carries.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    package = Path(__file__).resolve().parents[1]
+    for root in (package.parents[1], package / "deploy_units"):
+        if (root / "functions" / "register-dataset" / "main.py").exists():
+            return root
+    raise FileNotFoundError("the deploy units (functions/, services/) are not beside the package")
+
+
+@dataclass(slots=True)
+class RunningUnit:
+    unit: Unit
+    url: str
+    log: Path
+    process: asyncio.subprocess.Process | None = None
+    num_restarts: int = 0
+    keeper: asyncio.Task[None] | None = field(default=None, repr=False)
+
+
+class Units:
+    def __init__(self, directory: Path, ports: Ports) -> None:
+        self._directory = directory
+        self._root = deploy_units_root()
+        self._logs = directory / "logs"
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._listeners = {unit.name: ports.listen(unit.name) for unit in UNITS}
+        self.running: dict[str, RunningUnit] = {}
+
+    def url_of(self, name: str) -> str:
+        host, port = self._listeners[name].getsockname()
+        return f"http://{host}:{port}"
+
+    async def start(self, environments: Mapping[str, Mapping[str, str]]) -> None:
+        """
+        Start every unit at once, and return when each has answered.
+
+        Raises:
+            RuntimeError: one did not answer in time; names it and its log.
+        """
+        for unit in UNITS:
+            running = RunningUnit(unit, self.url_of(unit.name), self._logs / f"{unit.name}.log")
+            self.running[unit.name] = running
+            await self._spawn(running, environments[unit.name])
+            running.keeper = asyncio.create_task(self._keep(running, environments[unit.name]))
+        async with httpx.AsyncClient(
+            trust_env=False, timeout=_READY_WITHIN.total_seconds()
+        ) as client:
+            await asyncio.gather(*(_answered(client, running) for running in self.running.values()))
+
+    async def stop(self) -> None:
+        for running in self.running.values():
+            if running.keeper:
+                running.keeper.cancel()
+        processes = [r.process for r in self.running.values() if r.process]
+        await asyncio.gather(*(end(process, grace=_GRACE) for process in processes))
+
+    async def _spawn(self, running: RunningUnit, environment: Mapping[str, str]) -> None:
+        listener = self._listeners[running.unit.name]
+        home = self._directory / "homes" / running.unit.name
+        home.mkdir(parents=True, exist_ok=True)
+        running.process = await spawn(
+            running.unit.command(self._root, listener.getsockname()[1]),
+            environment={"HOME": str(home), **environment},
+            directory=home,
+            log=running.log,
+            listener=listener,
+        )
+
+    async def _keep(self, running: RunningUnit, environment: Mapping[str, str]) -> None:
+        """Start the unit again whenever it ends, at once at first, then with pauses that grow."""
+        loop, failures = asyncio.get_running_loop(), 0
+        while True:
+            started = loop.time()
+            assert running.process is not None
+            await running.process.wait()
+            failures = 0 if loop.time() - started > _LIVED_WELL_S else failures + 1
+            await asyncio.sleep(_RESTART_PAUSES_S[min(failures, len(_RESTART_PAUSES_S) - 1)])
+            running.num_restarts += 1
+            await self._spawn(running, environment)
+
+
+async def _answered(client: httpx.AsyncClient, running: RunningUnit) -> None:
+    """Whatever it answers, it is there to answer."""
+    try:
+        await client.get(f"{running.url}/healthz")
+    except httpx.HTTPError as error:
+        raise RuntimeError(
+            f"{running.unit.name} did not answer ({type(error).__name__}); its log: {running.log}"
+        ) from error
+
+
+def _script(name: str) -> str:
+    """A console script of the environment that this runs in."""
+    return str(Path(sys.executable).with_name(name))
