@@ -10,7 +10,7 @@ import msgspec
 
 from sublet.errors import MalformedEvent, SubletError
 from sublet.events import FACTS, Fact
-from sublet.names import AccountName, Generation, ResourceName
+from sublet.names import LIVE_GENERATION, AccountName, Generation, ResourceName
 
 T = TypeVar("T")
 
@@ -61,6 +61,8 @@ def _to_wire(value: object) -> str:
 
 
 def _from_wire(kind: type[Any], value: object) -> Any:  # noqa: ANN401
+    if issubclass(kind, Generation) and value == str(LIVE_GENERATION):
+        return LIVE_GENERATION
     if issubclass(kind, AccountName | ResourceName | Generation) and isinstance(value, str):
         return kind.parse(value)
     raise NotImplementedError(f"cannot decode {kind.__name__}")

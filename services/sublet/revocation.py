@@ -20,12 +20,13 @@ class Revocation:
         Raises:
             TryAgain: the last token is not refused yet.
         """
-        if fact.lease is not None:
-            self.drive(fact.lease, because=f"the training is {fact.state}")
-
-    def drive(self, name: LeaseName, *, because: str) -> Lease:
-        lease = self._broker.revoke(name, because=because)
+        if fact.lease is None:
+            return
+        lease = self.attempt(fact.lease, because=f"the training is {fact.state}")
         if lease.state is LeaseState.REVOKING:
             answers = lease.last_probe.answers if lease.last_probe else "not tried yet"
-            raise TryAgain(f"{name}: the last token is not refused yet ({answers})")
-        return lease
+            raise TryAgain(f"{fact.lease}: the last token is not refused yet ({answers})")
+
+    def attempt(self, name: LeaseName, *, because: str) -> Lease:
+        """End the lease if it lives, and try once to prove its end; the state says what came of it."""
+        return self._broker.revoke(name, because=because)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final, TypeVar
 
-from sublet.errors import SubletError, TryAgain
+from sublet.errors import FailedPrecondition, SubletError, TryAgain
 from sublet.events import TrainingRequested
 from sublet.jobs import Job, JobState
 from sublet.leases import LIVING, Lease, LeaseState, LeaseTerms, Purpose
@@ -112,8 +112,12 @@ class Sweep:
         because = self._why_over(lease) if lease.is_living else lease.revoked_because
         if not because:
             return ""
-        self._revocation.drive(lease.name, because=because)
-        return "lease ended" if lease.is_living else "end proved"
+        now = self._revocation.attempt(lease.name, because=because)
+        if now.state is LeaseState.FAILED and now.last_probe:
+            raise FailedPrecondition(f"{lease.name} could not be ended: {now.last_probe.answers}")
+        if lease.is_living:
+            return "lease ended"
+        return "end proved" if now.state is LeaseState.REVOKED else ""
 
     def _why_over(self, lease: Lease) -> str:
         now = self._clock.now()

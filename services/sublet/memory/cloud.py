@@ -1,0 +1,217 @@
+"""
+Cloud Storage and IAM in one process: objects with generations, policies with conditions, accounts
+that can be switched off, tokens that end. It decides as the real one does, and passes the same
+contract suite.
+"""
+
+import itertools
+from base64 import b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from hashlib import sha256
+
+from sublet.access import OBJECT_TYPE
+from sublet.buckets import Binding, BucketMetadata, Condition, NotVisible, Policy
+from sublet.conditions import Request, Truth, evaluate
+from sublet.datasets import ObjectMetadata
+from sublet.errors import AccessDenied, NotFound, TryAgain
+from sublet.handover import AccessToken
+from sublet.leases import Probe
+from sublet.names import Email, Generation, ObjectVersion, OutputPrefix, object_resource_name
+from sublet.ports import Clock, TokenSource
+from sublet.roles import carries
+
+_GET = "storage.objects.get"
+_CREATE = "storage.objects.create"
+
+
+@dataclass(slots=True)
+class MemoryBucket:
+    metadata: BucketMetadata
+    policy: Policy
+    generations: dict[str, dict[Generation, bytes]] = field(default_factory=dict)
+    encodings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Minted:
+    token: AccessToken
+    account: Email
+    reads: ObjectVersion
+    writes: OutputPrefix | None
+
+
+class MemoryCloud:
+    """The world as an owner sees it; the ports below are what sublet sees of it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.buckets: dict[str, MemoryBucket] = {}
+        self.disabled: set[Email] = set()
+        self.missing_accounts: set[Email] = set()
+        self.refuses_to_switch = False
+        self.bytes_served = 0
+        self._tokens: dict[str, _Minted] = {}
+        self._numbers = itertools.count(1)
+
+    # --- what an owner does -----------------------------------------------------------------------
+
+    def make_bucket(
+        self, name: str, *, project_number: int = 1, uniform: bool = True
+    ) -> MemoryBucket:
+        metadata = BucketMetadata(
+            bucket=name,
+            project_number=project_number,
+            created_at=self.clock.now(),
+            location="US",
+            uniform_access=uniform,
+            public_access_prevention="inherited",
+            versioning=True,
+        )
+        empty = Policy(version=1, etag="0", bindings=())
+        self.buckets[name] = MemoryBucket(metadata, empty)
+        return self.buckets[name]
+
+    def grant(self, bucket: str, role: str, member: str, condition: str = "") -> None:
+        made = self.buckets[bucket]
+        conditioned = Condition(expression=condition, title="c") if condition else None
+        binding = Binding(role=role, members=(member,), condition=conditioned)
+        self.set_bindings(bucket, (*made.policy.bindings, binding))
+
+    def set_bindings(self, bucket: str, bindings: Iterable[Binding]) -> None:
+        etag = str(next(self._numbers))
+        self.buckets[bucket].policy = Policy(version=3, etag=etag, bindings=tuple(bindings))
+
+    def put(self, bucket: str, name: str, data: bytes) -> ObjectVersion:
+        generation = Generation(next(self._numbers))
+        self.buckets[bucket].generations.setdefault(name, {})[generation] = data
+        return ObjectVersion(bucket=bucket, object=name, generation=generation)
+
+    def remove(self, version: ObjectVersion) -> None:
+        del self.buckets[version.bucket].generations[version.object][version.generation]
+
+    # --- deciding ---------------------------------------------------------------------------------
+
+    def status_of(self, token: str, permission: str, bucket: str, name: str) -> int:
+        """What Cloud Storage answers to that token: 200, 401 or 403."""
+        minted = self._tokens.get(token)
+        if (
+            minted is None
+            or self.clock.now() >= minted.token.expires_at
+            or minted.account in self.disabled
+        ):
+            return 401
+        if not _in_boundary(minted, permission, bucket, name):
+            return 403
+        return 200 if self._is_granted(minted.account, permission, bucket, name) else 403
+
+    def _is_granted(self, account: Email, permission: str, bucket: str, name: str) -> bool:
+        if bucket not in self.buckets:
+            return False
+        request = Request(
+            time=self.clock.now(),
+            resource_name=object_resource_name(bucket, name),
+            resource_type=OBJECT_TYPE,
+        )
+        return any(
+            f"serviceAccount:{account}" in binding.members
+            and carries(binding.role, permission)
+            and (
+                binding.condition is None
+                or evaluate(binding.condition.expression, request) is Truth.TRUE
+            )
+            for binding in self.buckets[bucket].policy.bindings
+        )
+
+    # --- ports ------------------------------------------------------------------------------------
+
+    def metadata(self, bucket: str) -> BucketMetadata | NotVisible:
+        made = self.buckets.get(bucket)
+        return made.metadata if made else NotVisible("there is no such bucket")
+
+    def policy(self, bucket: str) -> Policy | NotVisible:
+        made = self.buckets.get(bucket)
+        return made.policy if made else NotVisible("there is no such bucket")
+
+    def mint(
+        self,
+        data_account: Email,
+        *,
+        reads: ObjectVersion,
+        writes: OutputPrefix | None,
+        ttl: timedelta,
+    ) -> AccessToken:
+        if data_account in self.disabled:
+            raise TryAgain(f"{data_account} is disabled")
+        secret = f"memory-token-{next(self._numbers)}"
+        token = AccessToken(secret=secret, expires_at=self.clock.now() + ttl)
+        self._tokens[secret] = _Minted(token, data_account, reads, writes)
+        return token
+
+    def set_enabled(self, data_account: Email, *, enabled: bool) -> None:
+        if data_account in self.missing_accounts:
+            raise NotFound(f"{data_account} does not exist")
+        if self.refuses_to_switch:
+            raise AccessDenied(f"may not switch {data_account}")
+        (self.disabled.discard if enabled else self.disabled.add)(data_account)
+
+    def probe(self, token: str, *, reads: ObjectVersion, writes: OutputPrefix | None) -> Probe:
+        answers = {"read": self.status_of(token, _GET, reads.bucket, reads.object)}
+        if writes:
+            name = f"{writes.prefix}revocation-probe"
+            answers["create"] = self.status_of(token, _CREATE, writes.bucket, name)
+        return Probe(
+            at=self.clock.now(),
+            is_refused=all(status in (401, 403) for status in answers.values()),
+            answers=", ".join(f"{verb}: {status}" for verb, status in answers.items()),
+        )
+
+    def open_objects(self, tokens: TokenSource) -> "MemoryLeasedObjects":
+        return MemoryLeasedObjects(self, tokens)
+
+
+def _in_boundary(minted: _Minted, permission: str, bucket: str, name: str) -> bool:
+    """That object to read, that prefix to create under and to read back, and nothing else."""
+    if permission == _GET and (bucket, name) == (minted.reads.bucket, minted.reads.object):
+        return True
+    writes = minted.writes
+    return (
+        writes is not None
+        and permission in (_GET, _CREATE)
+        and bucket == writes.bucket
+        and name.startswith(writes.prefix)
+    )
+
+
+class MemoryLeasedObjects:
+    def __init__(self, cloud: MemoryCloud, tokens: TokenSource) -> None:
+        self._cloud = cloud
+        self._tokens = tokens
+
+    def metadata(self, version: ObjectVersion) -> ObjectMetadata:
+        found, data = self._find(version)
+        made = self._cloud.buckets[version.bucket]
+        return ObjectMetadata(
+            version=found,
+            size_bytes=len(data),
+            crc32c=b64encode(sha256(data).digest()[:4]).decode(),
+            content_encoding=made.encodings.get(version.object, ""),
+            created_at=self._cloud.clock.now(),
+        )
+
+    def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
+        _, data = self._find(version)
+        self._cloud.bytes_served += len(data[start:end])
+        return data[start:end]
+
+    def _find(self, version: ObjectVersion) -> tuple[ObjectVersion, bytes]:
+        token = self._tokens.token().secret
+        status = self._cloud.status_of(token, _GET, version.bucket, version.object)
+        if status != 200:
+            raise AccessDenied(f"{version.url}: {status}")
+        generations = self._cloud.buckets[version.bucket].generations.get(version.object, {})
+        generation = version.generation if version.is_pinned else max(generations, default=None)
+        if generation is None or generation not in generations:
+            raise NotFound(f"{version} is not there")
+        return replace(version, generation=generation), generations[generation]

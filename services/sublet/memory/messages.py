@@ -1,0 +1,51 @@
+"""
+A broker and a runner in one process: what was published waits to be delivered, what was started
+waits.
+"""
+
+import itertools
+from dataclasses import replace
+
+from sublet.events import Fact
+from sublet.names import JobName, LeaseName
+from sublet.ports import Execution, ExecutionState, OutboxEntry
+
+
+class MemoryPublisher:
+    """
+    Keeps what was published, in order; who takes a fact decides whether and how often to handle it.
+    """
+
+    def __init__(self) -> None:
+        self.published: list[OutboxEntry] = []
+        self.waiting: list[Fact] = []
+
+    def publish(self, entry: OutboxEntry) -> None:
+        self.published.append(entry)
+        self.waiting.append(entry.fact)
+
+
+class MemoryRunner:
+    def __init__(self) -> None:
+        self.started: dict[str, LeaseName] = {}
+        self._executions: dict[str, Execution] = {}
+        self._numbers = itertools.count(1)
+
+    def start(self, job: JobName, lease: LeaseName) -> str:
+        del job
+        name = f"execution-{next(self._numbers)}"
+        self.started[name] = lease
+        self._executions[name] = Execution(name=name, state=ExecutionState.RUNNING)
+        return name
+
+    def look_up(self, execution: str) -> Execution:
+        unknown = Execution(name=execution, state=ExecutionState.UNKNOWN, message="not found")
+        return self._executions.get(execution, unknown)
+
+    def cancel(self, execution: str) -> None:
+        self.end(execution, ExecutionState.CANCELLED)
+
+    def end(self, execution: str, state: ExecutionState, message: str = "") -> None:
+        """What becomes of a container, as the cloud would come to know it."""
+        ended = replace(self._executions[execution], state=state, message=message)
+        self._executions[execution] = ended

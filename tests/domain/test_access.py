@@ -1,0 +1,202 @@
+"""What a bucket proves: each fact by its own, and that nothing passes for a proof that is none."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sublet.access import FACTS, Question, Rule, Verdict, check_policy, finding, verify
+from sublet.accounts import Account
+from sublet.buckets import Binding, BucketMetadata, Condition, NotVisible, Policy
+from sublet.errors import AccessDenied
+from sublet.names import AccountName, Email, OutputPrefix
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+UNTIL = NOW + timedelta(hours=12)
+VERIFIER = Email("verifier@platform.iam.gserviceaccount.com")
+DATA = Email("data-1@platform.iam.gserviceaccount.com")
+OWN = Email("acme@platform.iam.gserviceaccount.com")
+VIEWER = "roles/storage.objectViewer"
+CREATOR = "roles/storage.objectCreator"
+ACME = Account(
+    name=AccountName.of("acme"),
+    display_name="Acme",
+    email=OWN,
+    data_accounts=(DATA,),
+    project_numbers=(42,),
+    created_at=NOW,
+)
+METADATA = BucketMetadata(
+    bucket="acme-data",
+    project_number=42,
+    created_at=NOW,
+    location="US",
+    uniform_access=True,
+    public_access_prevention="enforced",
+    versioning=True,
+)
+
+
+def grant(role: str, *members: str, condition: str = "") -> Binding:
+    made = Condition(expression=condition, title="c") if condition else None
+    return Binding(role=role, members=members, condition=made)
+
+
+GRANTS = (
+    grant(VIEWER, f"serviceAccount:{OWN}"),
+    grant(VIEWER, f"serviceAccount:{DATA}"),
+    grant(CREATOR, f"serviceAccount:{DATA}"),
+)
+
+
+def question(bindings=GRANTS, **changes) -> Question:
+    made = Question(
+        account=ACME,
+        verifier=VERIFIER,
+        bucket="acme-data",
+        object="data/train.jsonl",
+        output=OutputPrefix(bucket="acme-data", prefix="models/"),
+        metadata=METADATA,
+        policy=Policy(version=3, etag="e", bindings=tuple(bindings)),
+        pinned=None,
+        since=NOW,
+        until=UNTIL,
+    )
+    return replace(made, **changes)
+
+
+def refused_facts(asked: Question) -> set[str]:
+    report = check_policy(asked)
+    policy = {f.fact for f in report.policy_refusals()}
+    to_train = {f.fact for f in report.refusals(to_train=True)} - {"object_is_read"}
+    return policy | to_train
+
+
+def without(email: Email):
+    return tuple(b for b in GRANTS if f"serviceAccount:{email}" not in b.members)
+
+
+def test_a_bucket_with_the_grants_we_ask_for_is_accepted():
+    assert refused_facts(question()) == set()
+
+
+def test_no_report_is_accepted_until_a_byte_was_read():
+    refusals = check_policy(question()).refusals()
+    assert [f.fact for f in refusals] == ["object_is_read"]
+
+
+@pytest.mark.parametrize("fact", [f for f in FACTS if f.rule is Rule.REQUIRED], ids=lambda f: f.name)
+def test_a_required_fact_that_nobody_established_refuses(fact):
+    report = check_policy(question())
+    forgotten = replace(report, findings=tuple(f for f in report.findings if f.fact != fact.name))
+    assert fact.name in {f.fact for f in forgotten.refusals()}
+
+
+def test_a_fact_that_stands_in_no_row_cannot_be_reported():
+    with pytest.raises(KeyError):
+        finding("something_new", Verdict.PROVED, "because")
+
+
+@pytest.mark.parametrize(
+    ("fact", "asked"),
+    [
+        ("policy_is_read", question(policy=NotVisible("no"))),
+        ("bucket_is_visible", question(metadata=NotVisible("no"))),
+        ("bucket_is_declared", question(metadata=replace(METADATA, project_number=7))),
+        (
+            "bucket_is_the_pinned_one",
+            question(pinned=replace(METADATA, created_at=NOW - timedelta(days=1)).identity),
+        ),
+        ("access_is_uniform", question(metadata=replace(METADATA, uniform_access=False))),
+        ("account_may_read", question(without(OWN))),
+        ("data_account_may_read", question((*without(DATA), grant(CREATOR, f"serviceAccount:{DATA}")))),
+        ("data_account_may_write", question((*without(DATA), grant(VIEWER, f"serviceAccount:{DATA}")))),
+        ("granted_to_everyone", question((*GRANTS, grant(VIEWER, "allUsers")))),
+        ("granted_to_everyone", question((*GRANTS, grant(VIEWER, "allAuthenticatedUsers")))),
+        (
+            "granted_to_a_deleted_account",
+            question((*GRANTS, grant(VIEWER, f"deleted:serviceAccount:{DATA}?uid=1"))),
+        ),
+    ],
+)
+def test_each_fact_refuses_by_itself(fact, asked):
+    assert fact in refused_facts(asked)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        "allUsers",
+        f"deleted:serviceAccount:{OWN}?uid=123",
+        f"user:{OWN}",
+        f"group:{OWN}",
+        "domain:platform.iam.gserviceaccount.com",
+        f"serviceAccount:x{OWN}",
+        "projectViewer:acme",
+        "principalSet://iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/*",
+    ],
+)
+def test_nothing_but_the_exact_member_proves_a_tenant(member):
+    assert "account_may_read" in refused_facts(question((*without(OWN), grant(VIEWER, member))))
+
+
+def test_a_member_is_the_same_in_any_case():
+    assert refused_facts(question((*without(OWN), grant(VIEWER, f"serviceAccount:{OWN.upper()}")))) == set()
+
+
+@pytest.mark.parametrize("role", ["roles/storage.objectAdmin", "roles/storage.admin", "roles/storage.objectUser"])
+def test_a_wider_role_is_accepted_and_reported(role):
+    report = check_policy(question((*without(DATA), grant(role, f"serviceAccount:{DATA}"))))
+    assert not report.policy_refusals()
+    wide = [f for f in report.findings if f.fact == "granted_more_than_needed"]
+    assert role in wide[0].evidence
+
+
+@pytest.mark.parametrize("role", ["roles/storage.legacyBucketReader", CREATOR, "roles/storage.bucketViewer"])
+def test_a_role_that_cannot_read_an_object_is_no_proof(role):
+    asked = question((*without(DATA), grant(role, f"serviceAccount:{DATA}")))
+    assert "data_account_may_read" in refused_facts(asked)
+
+
+def test_a_custom_role_is_not_visible_and_so_no_proof():
+    asked = question((*without(OWN), grant("projects/p/roles/reader", f"serviceAccount:{OWN}")))
+    found = next(f for f in check_policy(asked).findings if f.fact == "account_may_read")
+    assert (found.verdict, found.refuses) == (Verdict.NOT_VISIBLE, True)
+
+
+@pytest.mark.parametrize(
+    ("condition", "verdict"),
+    [
+        ('resource.name.startsWith("projects/_/buckets/acme-data/objects/data/")', Verdict.PROVED),
+        ('resource.name.startsWith("projects/_/buckets/acme-data/objects/other/")', Verdict.REFUTED),
+        (f'request.time < timestamp("{UNTIL + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}")', Verdict.PROVED),
+        (f'request.time < timestamp("{NOW + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}")', Verdict.REFUTED),
+        (f'request.time > timestamp("{NOW + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}")', Verdict.REFUTED),
+        ("resource.matchTag('a', 'b')", Verdict.NOT_VISIBLE),
+    ],
+)
+def test_a_condition_must_hold_for_the_object_and_until_the_job_could_end(condition, verdict):
+    asked = question((*without(OWN), grant(VIEWER, f"serviceAccount:{OWN}", condition=condition)))
+    found = next(f for f in check_policy(asked).findings if f.fact == "account_may_read")
+    assert found.verdict is verdict
+
+
+def test_one_good_binding_among_bad_ones_is_enough():
+    bad = grant(VIEWER, f"serviceAccount:{OWN}", condition="resource.matchTag('a', 'b')")
+    assert refused_facts(question((bad, *GRANTS))) == set()
+
+
+def test_every_data_account_of_the_pool_must_be_granted():
+    two = replace(ACME, data_accounts=(DATA, Email("data-2@platform.iam.gserviceaccount.com")))
+    found = [f for f in check_policy(question(account=two)).findings if f.refuses]
+    assert {f.principal for f in found} == {"data-2@platform.iam.gserviceaccount.com"}
+
+
+def test_a_refusal_names_the_bucket_the_principal_and_the_command_that_mends_it():
+    report = check_policy(question(without(OWN)))
+    with pytest.raises(AccessDenied) as refusal:
+        verify(report.policy_refusals(), url="gs://acme-data/data/train.jsonl")
+    assert str(refusal.value) == (
+        f"gs://acme-data/data/train.jsonl: {OWN} lacks {VIEWER}; run: gcloud storage buckets "
+        f"add-iam-policy-binding gs://acme-data --member=serviceAccount:{OWN} --role={VIEWER}"
+    )
