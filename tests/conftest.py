@@ -1,252 +1,13 @@
-"""A world in one process: every use case over the memory twins of its ports, and a clock that is moved."""
-
-import itertools
-import json
-from dataclasses import dataclass, field
-from datetime import timedelta
+"""The two worlds that tests live in: one of memory twins, and a local cloud with real clients."""
 
 import pytest
-
-from sublet.accounts import Account
-from sublet.data_accounts import DataAccounts
-from sublet.datasets import Dataset
-from sublet.dispatch import Dispatch
-from sublet.events import ObjectFinalized, TrainingFinished, TrainingRequested
-from sublet.handover import Claim, Ending, Heartbeat, TrainedAdapter
-from sublet.jobs import Job, TrainingSettings
-from sublet.leases import DataAccount, Lease, LeaseTerms
-from sublet.lending import Callers, Lending
-from sublet.memory.broker import InProcessBroker
-from sublet.memory.clock import MemoryClock
-from sublet.memory.cloud import MemoryCloud
-from sublet.memory.messages import MemoryPublisher, MemoryRunner
-from sublet.memory.registry import MemoryRegistry
-from sublet.memory.seal import MemorySeal
-from sublet.models import CATALOGUE, Model, ModelKind, ModelState
-from sublet.names import AccountName, Email, LeaseName, ModelName, ObjectVersion, WatchName
-from sublet.outbox import Outbox
-from sublet.ports import Query, create
-from sublet.reclaiming import Reclaiming
-from sublet.registration import Registration
-from sublet.revocation import Revocation
-from sublet.sweep import Sweep, SweepTerms
-from sublet.training_runs import TrainingRuns
-from sublet.verification import Verification, VerificationTerms
-from sublet.watches import TrainingTemplate, Watch
-
-PROJECT_NUMBER = 42
-ACME = AccountName.of("acme")
-TINY = ModelName.of(CATALOGUE, "tiny-random")
-VIEWER, CREATOR = "roles/storage.objectViewer", "roles/storage.objectCreator"
-
-
-def _identity(name: str) -> Email:
-    return Email(f"{name}@platform.iam.gserviceaccount.com")
-
-
-TRAINER, VERIFIER = _identity("trainer"), _identity("verifier")
-REGISTRAR, DISPATCHER, REVOKER = map(_identity, ("register-dataset", "start-training", "revoke-access"))
-
-
-def rows(count: int = 4) -> bytes:
-    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
-    return (json.dumps(row) + "\n").encode() * count
-
-
-@dataclass
-class Trainer:
-    """A container that was started: it does by hand what sublet_trainer does."""
-
-    broker: InProcessBroker
-    lease: LeaseName
-    execution: str
-    attempt: int = 0
-    epoch: int = 0
-    tokens: list[str] = field(default_factory=list)
-
-    def claim(self):
-        claim = Claim(execution=self.execution, attempt=self.attempt)
-        assignment = self.broker.claim(self.lease, claim)
-        self.epoch = assignment.epoch
-        self.tokens.append(assignment.token.secret)
-        return assignment
-
-    def beat(self, **more):
-        heartbeat = Heartbeat(epoch=self.epoch, **{"bytes_read": 0, **more})
-        renewal = self.broker.renew(self.lease, heartbeat)
-        if renewal.token:
-            self.tokens.append(renewal.token.secret)
-        return renewal
-
-    def finish(self, **more) -> Lease:
-        adapter = TrainedAdapter(folder="models/m/epoch-1/", rank=8, target_modules=("q_proj",))
-        ending = {"bytes_read": 100, "is_success": True, "adapter": adapter, **more}
-        return self.broker.finish(self.lease, Ending(epoch=self.epoch, **ending))
-
-
-class World:
-    def __init__(self, terms: LeaseTerms | None = None) -> None:
-        self.clock = MemoryClock()
-        self.terms = terms or LeaseTerms()
-        self.cloud = MemoryCloud(self.clock)
-        self.registry = MemoryRegistry(self.clock)
-        self.publisher = MemoryPublisher()
-        self.runner = MemoryRunner()
-        self.outbox = Outbox(self.registry, self.publisher, self.clock)
-        self.data_accounts = DataAccounts(self.registry, self.cloud, self.clock)
-        seal, numbers = MemorySeal(), itertools.count(1)
-        self.reclaiming = Reclaiming(
-            registry=self.registry,
-            outbox=self.outbox,
-            data_accounts=self.data_accounts,
-            probe=self.cloud,
-            seal=seal,
-            clock=self.clock,
-            terms=self.terms,
-        )
-        self.lending = Lending(
-            registry=self.registry,
-            data_accounts=self.data_accounts,
-            reclaiming=self.reclaiming,
-            inspector=self.cloud,
-            mint=self.cloud,
-            seal=seal,
-            clock=self.clock,
-            terms=self.terms,
-            callers=Callers(
-                dispatchers=frozenset({DISPATCHER}),
-                verifiers=frozenset({REGISTRAR}),
-                trainers=frozenset({TRAINER}),
-                revokers=frozenset({REVOKER}),
-            ),
-            new_lease_id=lambda: f"ls-{next(numbers)}",
-        )
-        self.verification = Verification(
-            registry=self.registry,
-            inspector=self.cloud,
-            broker=self.broker(REGISTRAR),
-            open_objects=self.cloud.open_objects,
-            clock=self.clock,
-            verifier=VERIFIER,
-            terms=VerificationTerms(),
-        )
-        self.registration = Registration(
-            self.registry, self.outbox, self.verification, self.clock
-        )
-        self.training_runs = TrainingRuns(self.registry, self.outbox, self.clock)
-        self.dispatch = Dispatch(
-            self.registry, self.broker(DISPATCHER), self.runner, self.training_runs
-        )
-        self.revocation = Revocation(self.broker(REVOKER))
-        self.sweep = Sweep(
-            registry=self.registry,
-            outbox=self.outbox,
-            revocation=self.revocation,
-            runner=self.runner,
-            clock=self.clock,
-            lease_terms=self.terms,
-            terms=SweepTerms(),
-        )
-        model = Model(
-            name=TINY,
-            display_name="",
-            kind=ModelKind.HF_BASE_MODEL,
-            state=ModelState.READY,
-            uri="tiny-random",
-            created_at=self.clock.now(),
-        )
-        self.registry.commit(create(model))
-
-    # --- what people do ---------------------------------------------------------------------------
-
-    def make_account(self, name: AccountName = ACME, *, num_data_accounts: int = 2) -> Account:
-        account = Account(
-            name=name,
-            display_name=name.id,
-            email=_identity(f"account-{name.id}"),
-            data_accounts=tuple(_identity(f"data-{name.id}-{n}") for n in range(1, num_data_accounts + 1)),
-            project_numbers=(PROJECT_NUMBER,),
-            created_at=self.clock.now(),
-        )
-        pool = [DataAccount(email=email, account=name) for email in account.data_accounts]
-        self.registry.commit(create(account), *map(create, pool))
-        self.cloud.disabled |= set(account.data_accounts)
-        return account
-
-    def make_bucket(self, bucket: str = "acme-data", account: AccountName = ACME) -> str:
-        owner = self.registry.get(Account, account).record
-        self.cloud.make_bucket(bucket, project_number=PROJECT_NUMBER)
-        for email in (owner.email, *owner.data_accounts):
-            self.cloud.grant(bucket, VIEWER, f"serviceAccount:{email}")
-        for email in owner.data_accounts:
-            self.cloud.grant(bucket, CREATOR, f"serviceAccount:{email}")
-        return bucket
-
-    def watch(self, bucket: str = "acme-data", prefix: str = "data/", *, trains: bool = True) -> Watch:
-        template = TrainingTemplate(base_model=TINY, settings=TrainingSettings())
-        watch = Watch(
-            name=WatchName.of(ACME, f"w-{bucket}-{prefix.strip('/').replace('/', '-')}"),
-            bucket=bucket,
-            prefix=prefix,
-            template=template if trains else None,
-            created_by="owner",
-            created_at=self.clock.now(),
-        )
-        self.registry.commit(create(watch))
-        return watch
-
-    def drop(self, data: bytes | None = None, name: str = "data/train.jsonl", bucket: str = "acme-data"):
-        return self.cloud.put(bucket, name, rows() if data is None else data)
-
-    # --- what the cloud does ----------------------------------------------------------------------
-
-    def announce(self, version: ObjectVersion, account: AccountName | None = ACME) -> Dataset | None:
-        event = ObjectFinalized(
-            bucket=version.bucket,
-            object=version.object,
-            generation=version.generation,
-            account=account,
-        )
-        return self.registration.handle(event)
-
-    def deliver(self) -> None:
-        """Everything that waits, once each, in order."""
-        waiting, self.publisher.waiting = self.publisher.waiting, []
-        for fact in waiting:
-            if isinstance(fact, TrainingRequested):
-                self.dispatch.handle(fact)
-            elif isinstance(fact, TrainingFinished):
-                self.revocation.handle(fact)
-
-    def container(self, execution: str = "execution-1", attempt: int = 0) -> Trainer:
-        lease = self.runner.started[execution]
-        return Trainer(self.broker(TRAINER), lease, execution, attempt)
-
-    def broker(self, caller: Email) -> InProcessBroker:
-        return InProcessBroker(self.lending, caller)
-
-    # --- what one can see -------------------------------------------------------------------------
-
-    def all(self, kind):
-        return [stored.record for stored in self.registry.find(kind, Query())]
-
-    def the(self, kind):
-        (record,) = self.all(kind)
-        return record
-
-    def lease_of(self, job: Job | None = None) -> Lease:
-        return self.registry.get(Lease, (job or self.the(Job)).lease).record
-
-    def opens(self, token: str, version: ObjectVersion) -> int:
-        """What Cloud Storage answers to a token that asks for an object."""
-        return self.cloud.status_of(token, "storage.objects.get", version.bucket, version.object)
-
-    def advance(self, **by: float) -> None:
-        self.clock.advance(timedelta(**by))
+from memory_world import World
+from running_cloud import RunningCloud
 
 
 @pytest.fixture
 def world() -> World:
+    """An account, its bucket with the grants we ask for, and a watch on data/."""
     made = World()
     made.make_account()
     made.make_bucket()
@@ -257,3 +18,32 @@ def world() -> World:
 @pytest.fixture
 def make_world():
     return World
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory):
+    cloud = RunningCloud(tmp_path_factory.mktemp("cloud"))
+    yield cloud
+    cloud.stop()
+
+
+@pytest.fixture
+def cloud(running, monkeypatch) -> RunningCloud:
+    """The session's cloud; nothing in the environment points anywhere else."""
+    for variable in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(variable, raising=False)
+    return running
+
+
+@pytest.fixture
+def own_cloud(tmp_path):
+    """A cloud of one test's own, to stop, start and deny."""
+    made = []
+
+    def make(**options) -> RunningCloud:
+        made.append(RunningCloud(tmp_path, **options))
+        return made[-1]
+
+    yield make
+    for cloud in made:
+        cloud.stop()

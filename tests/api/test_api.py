@@ -1,4 +1,6 @@
-"""The API answers on the wire that existing clients know, and one account sees nothing of another."""
+"""
+The API answers on the wire that existing clients know, and one account sees nothing of another.
+"""
 
 from datetime import timedelta
 

@@ -1,4 +1,7 @@
-"""One promise, several registries: documents with versions, all-or-nothing commits, facts that are kept."""
+"""
+One promise, several registries: documents with versions, all-or-nothing commits, facts that are
+kept.
+"""
 
 import itertools
 import multiprocessing

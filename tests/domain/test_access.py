@@ -85,7 +85,9 @@ def test_no_report_is_accepted_until_a_byte_was_read():
     assert [f.fact for f in refusals] == ["object_is_read"]
 
 
-@pytest.mark.parametrize("fact", [f for f in FACTS if f.rule is Rule.REQUIRED], ids=lambda f: f.name)
+@pytest.mark.parametrize(
+    "fact", [f for f in FACTS if f.rule is Rule.REQUIRED], ids=lambda f: f.name
+)
 def test_a_required_fact_that_nobody_established_refuses(fact):
     report = check_policy(question())
     forgotten = replace(report, findings=tuple(f for f in report.findings if f.fact != fact.name))
@@ -109,8 +111,14 @@ def test_a_fact_that_stands_in_no_row_cannot_be_reported():
         ),
         ("access_is_uniform", question(metadata=replace(METADATA, uniform_access=False))),
         ("account_may_read", question(without(OWN))),
-        ("data_account_may_read", question((*without(DATA), grant(CREATOR, f"serviceAccount:{DATA}")))),
-        ("data_account_may_write", question((*without(DATA), grant(VIEWER, f"serviceAccount:{DATA}")))),
+        (
+            "data_account_may_read",
+            question((*without(DATA), grant(CREATOR, f"serviceAccount:{DATA}"))),
+        ),
+        (
+            "data_account_may_write",
+            question((*without(DATA), grant(VIEWER, f"serviceAccount:{DATA}"))),
+        ),
         ("granted_to_everyone", question((*GRANTS, grant(VIEWER, "allUsers")))),
         ("granted_to_everyone", question((*GRANTS, grant(VIEWER, "allAuthenticatedUsers")))),
         (
@@ -141,10 +149,15 @@ def test_nothing_but_the_exact_member_proves_a_tenant(member):
 
 
 def test_a_member_is_the_same_in_any_case():
-    assert refused_facts(question((*without(OWN), grant(VIEWER, f"serviceAccount:{OWN.upper()}")))) == set()
+    assert (
+        refused_facts(question((*without(OWN), grant(VIEWER, f"serviceAccount:{OWN.upper()}"))))
+        == set()
+    )
 
 
-@pytest.mark.parametrize("role", ["roles/storage.objectAdmin", "roles/storage.admin", "roles/storage.objectUser"])
+@pytest.mark.parametrize(
+    "role", ["roles/storage.objectAdmin", "roles/storage.admin", "roles/storage.objectUser"]
+)
 def test_a_wider_role_is_accepted_and_reported(role):
     report = check_policy(question((*without(DATA), grant(role, f"serviceAccount:{DATA}"))))
     assert not report.policy_refusals()
@@ -152,7 +165,9 @@ def test_a_wider_role_is_accepted_and_reported(role):
     assert role in wide[0].evidence
 
 
-@pytest.mark.parametrize("role", ["roles/storage.legacyBucketReader", CREATOR, "roles/storage.bucketViewer"])
+@pytest.mark.parametrize(
+    "role", ["roles/storage.legacyBucketReader", CREATOR, "roles/storage.bucketViewer"]
+)
 def test_a_role_that_cannot_read_an_object_is_no_proof(role):
     asked = question((*without(DATA), grant(role, f"serviceAccount:{DATA}")))
     assert "data_account_may_read" in refused_facts(asked)
@@ -168,10 +183,22 @@ def test_a_custom_role_is_not_visible_and_so_no_proof():
     ("condition", "verdict"),
     [
         ('resource.name.startsWith("projects/_/buckets/acme-data/objects/data/")', Verdict.PROVED),
-        ('resource.name.startsWith("projects/_/buckets/acme-data/objects/other/")', Verdict.REFUTED),
-        (f'request.time < timestamp("{UNTIL + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}")', Verdict.PROVED),
-        (f'request.time < timestamp("{NOW + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}")', Verdict.REFUTED),
-        (f'request.time > timestamp("{NOW + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}")', Verdict.REFUTED),
+        (
+            'resource.name.startsWith("projects/_/buckets/acme-data/objects/other/")',
+            Verdict.REFUTED,
+        ),
+        (
+            f'request.time < timestamp("{UNTIL + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}")',
+            Verdict.PROVED,
+        ),
+        (
+            f'request.time < timestamp("{NOW + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}")',
+            Verdict.REFUTED,
+        ),
+        (
+            f'request.time > timestamp("{NOW + timedelta(hours=1):%Y-%m-%dT%H:%M:%SZ}")',
+            Verdict.REFUTED,
+        ),
         ("resource.matchTag('a', 'b')", Verdict.NOT_VISIBLE),
     ],
 )

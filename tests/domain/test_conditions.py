@@ -61,7 +61,10 @@ def test_what_is_not_understood_is_unknown_and_never_true(expression):
 def test_the_unknown_is_absorbed_only_by_what_decides():
     unknown = "resource.matchTag('a', 'b') == true"
     assert evaluate('resource.type == "x" && resource.foo == "y"', REQUEST) is Truth.FALSE
-    assert evaluate('resource.service == "storage.googleapis.com" || resource.foo == "y"', REQUEST) is Truth.TRUE
+    assert (
+        evaluate('resource.service == "storage.googleapis.com" || resource.foo == "y"', REQUEST)
+        is Truth.TRUE
+    )
     assert evaluate(unknown, REQUEST) is Truth.UNKNOWN
 
 
@@ -78,7 +81,13 @@ def test_a_hole_in_the_middle_is_found():
 
 
 strings = st.sampled_from(
-    [NAME, "projects/_/buckets/acme-data/objects/data/", ".jsonl", "storage.googleapis.com/Object", ""]
+    [
+        NAME,
+        "projects/_/buckets/acme-data/objects/data/",
+        ".jsonl",
+        "storage.googleapis.com/Object",
+        "",
+    ]
 )
 literals = strings.map(lambda s: f'"{s}"')
 texts = st.one_of(literals, st.sampled_from(["resource.name", "resource.type", "resource.service"]))
@@ -88,7 +97,9 @@ times = st.integers(-3, 3).map(
 atoms = st.one_of(
     st.builds("{}.{}({})".format, texts, st.sampled_from(["startsWith", "endsWith"]), texts),
     st.builds("{} {} {}".format, texts, st.sampled_from(["==", "!=", "<", ">="]), texts),
-    st.builds("request.time {} {}".format, st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), times),
+    st.builds(
+        "request.time {} {}".format, st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), times
+    ),
     st.sampled_from(["true", "false", "1 < 2", "2 == 3"]),
 )
 expressions = st.recursive(
@@ -110,7 +121,9 @@ def test_it_agrees_with_cel_wherever_it_answers(expression, hours):
         resource_name=NAME,
         resource_type="storage.googleapis.com/Object",
     )
-    assert evaluate(expression, request) is (Truth.TRUE if _cel(expression, request) else Truth.FALSE)
+    assert evaluate(expression, request) is (
+        Truth.TRUE if _cel(expression, request) else Truth.FALSE
+    )
 
 
 def _cel(expression: str, request: Request) -> bool:

@@ -23,7 +23,9 @@ def test_a_resource_id_of_the_api_is_accepted(text):
     assert DatasetName.of(ACME, text).id == text
 
 
-@pytest.mark.parametrize("text", ["", "1a", "-a", "a-", "A", "a_b", "a.b", "ä", "x" * 64, "a/b", "a\n"])
+@pytest.mark.parametrize(
+    "text", ["", "1a", "-a", "a-", "A", "a_b", "a.b", "ä", "x" * 64, "a/b", "a\n"]
+)
 def test_anything_else_is_refused_as_a_resource_id(text):
     with pytest.raises(InvalidRequest):
         DatasetName.of(ACME, text)
@@ -31,7 +33,9 @@ def test_anything_else_is_refused_as_a_resource_id(text):
 
 def test_a_bare_id_belongs_to_the_account_and_a_full_name_to_its_own():
     assert ModelName.under(ACME, "m") == "accounts/acme/models/m"
-    assert ModelName.under(ACME, "accounts/fireworks/models/m").account == AccountName.of("fireworks")
+    assert ModelName.under(ACME, "accounts/fireworks/models/m").account == AccountName.of(
+        "fireworks"
+    )
 
 
 def test_a_name_of_another_collection_is_refused():

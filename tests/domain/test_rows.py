@@ -55,7 +55,10 @@ def test_a_row_of_the_documented_forms_is_accepted(row):
         (chat(("user", 3), ("assistant", "a")), "content"),
         (chat(("user", [{"type": "image_url"}]), ("assistant", "a")), "not text"),
         ({"messages": [GOOD["messages"][0], {**GOOD["messages"][1], "weight": 0.5}]}, "not 0 or 1"),
-        ({"messages": [GOOD["messages"][0], {**GOOD["messages"][1], "weight": 0}]}, "nothing to learn"),
+        (
+            {"messages": [GOOD["messages"][0], {**GOOD["messages"][1], "weight": 0}]},
+            "nothing to learn",
+        ),
         ({"prompt": "p"}, "neither"),
         ({"prompt": "p", "completion": ""}, "empty"),
         ([1], "object"),

@@ -3,7 +3,6 @@
 import json
 from base64 import b64encode
 from functools import partial
-from itertools import count
 
 import pytest
 from flask import Flask, request
@@ -20,7 +19,9 @@ URL = "https://function.example"
 
 
 class KnownTokens:
-    """Tokens by name: what a verified token says, without the cryptography that other tests cover."""
+    """
+    Tokens by name: what a verified token says, without the cryptography that other tests cover.
+    """
 
     def __init__(self) -> None:
         self.emails = {"good": SENDER, "stranger": Email("stranger@evil.iam.gserviceaccount.com")}
@@ -36,8 +37,7 @@ class Functions:
 
     def __init__(self, world) -> None:
         self.world = world
-        self.handled = []
-        app = Flask("functions")
+        app = Flask("sublet")
         app.config["PROPAGATE_EXCEPTIONS"] = False
         units = {
             "register-dataset": (object_finalized, world.registration.handle),
@@ -59,7 +59,6 @@ class Functions:
             methods=["POST"],
         )
         self._client = app.test_client()
-        self._numbers = count(1)
 
     def post(self, unit: str, body, *, token: str | None = "good", **headers: str) -> int:
         if token:

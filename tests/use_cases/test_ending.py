@@ -191,7 +191,10 @@ def test_the_receipt_accounts_for_every_byte_and_for_its_end(world, trainer):
     receipt = receipt_of(world.registry, world.the(Job).name)
     verification, training = receipt.readings
     assert receipt.is_refused and receipt.object == world.version
-    assert (verification.purpose, verification.bytes_read) == ("VERIFICATION", world.cloud.bytes_served)
+    assert (verification.purpose, verification.bytes_read) == (
+        "VERIFICATION",
+        world.cloud.bytes_served,
+    )
     assert (training.purpose, training.bytes_read) == ("TRAINING", 700)
     assert training.started_at <= training.minting_stopped_at <= training.last_possible_use
     assert training.last_possible_use - before < timedelta(minutes=5)

@@ -53,7 +53,9 @@ def test_of_two_executions_only_one_gets_a_token(world, trainer):
 def test_a_claim_says_what_to_train_and_makes_the_job_running(world, trainer, version):
     assignment = trainer.claim()
     assert assignment.reads == version
-    assert assignment.training.writes.url == f"gs://acme-data/models/{world.the(Job).output_model.id}/"
+    assert (
+        assignment.training.writes.url == f"gs://acme-data/models/{world.the(Job).output_model.id}/"
+    )
     assert world.the(Job).state is JobState.RUNNING
 
 
@@ -110,7 +112,10 @@ def test_a_failed_training_says_why_and_frees_the_models_name(world, trainer):
     trainer.claim()
     trainer.finish(is_success=False, adapter=None, code="INVALID_ARGUMENT", message="line 7: bad")
     job = world.the(Job)
-    assert (job.state, job.status) == (JobState.FAILED, Status(code="INVALID_ARGUMENT", message="line 7: bad"))
+    assert (job.state, job.status) == (
+        JobState.FAILED,
+        Status(code="INVALID_ARGUMENT", message="line 7: bad"),
+    )
     assert world.registry.get(Model, job.output_model) is None
 
 
@@ -127,7 +132,10 @@ def test_a_fenced_trainer_gets_nothing_more(world, trainer):
 def test_a_retry_goes_on_from_the_checkpoint(world, trainer):
     trainer.claim()
     trainer.beat(checkpoint="models/m/checkpoints/step-8.safetensors")
-    assert world.container(attempt=1).claim().training.resume_from == "models/m/checkpoints/step-8.safetensors"
+    assert (
+        world.container(attempt=1).claim().training.resume_from
+        == "models/m/checkpoints/step-8.safetensors"
+    )
 
 
 def test_a_cancelled_job_stops_its_trainer_at_the_next_heartbeat(world, trainer, version):
@@ -137,7 +145,10 @@ def test_a_cancelled_job_stops_its_trainer_at_the_next_heartbeat(world, trainer,
         trainer.beat()
     world.deliver()
     assert world.opens(trainer.tokens[0], version) == 401
-    assert (world.the(Job).state, world.lease_of().state) == (JobState.CANCELLED, LeaseState.REVOKED)
+    assert (world.the(Job).state, world.lease_of().state) == (
+        JobState.CANCELLED,
+        LeaseState.REVOKED,
+    )
 
 
 def test_a_lease_has_a_hard_end_that_no_heartbeat_moves(world, trainer):
@@ -183,7 +194,9 @@ def test_a_token_minted_while_the_lease_ends_reaches_nobody(world, trainer):
     assert len(trainer.tokens) == 1
 
 
-@pytest.mark.parametrize("identity", ["trainer", "register-dataset", "control-plane", "lease-broker"])
+@pytest.mark.parametrize(
+    "identity", ["trainer", "register-dataset", "control-plane", "lease-broker"]
+)
 def test_nobody_but_the_dispatcher_opens_a_lease_for_training(world, version, identity):
     caller = Email(f"{identity}@platform.iam.gserviceaccount.com")
     with pytest.raises(AccessDenied, match="may not open"):
@@ -206,7 +219,9 @@ def test_a_trainer_cannot_revoke_and_a_verifier_only_its_own(world, trainer):
 
 def test_a_job_that_cannot_start_fails_with_the_reason(world, version):
     world.make_bucket()
-    world.cloud.buckets["acme-data"].metadata = world.cloud.make_bucket("x", project_number=7).metadata
+    world.cloud.buckets["acme-data"].metadata = world.cloud.make_bucket(
+        "x", project_number=7
+    ).metadata
     world.deliver()
     job = world.the(Job)
     assert job.state is JobState.FAILED
@@ -226,7 +241,7 @@ def test_leases_that_share_an_account_end_when_the_last_one_does(make_world):
     trainer.claim()
     neighbour = world.drop(name="data/neighbour.jsonl")
     world.announce(neighbour)
-    verification = next(l for l in world.all(Lease) if l.reads == neighbour)
+    verification = next(x for x in world.all(Lease) if x.reads == neighbour)
     assert verification.state is LeaseState.REVOKING
     assert world.opens(trainer.tokens[0], version) == 200
     world.advance(seconds=61)

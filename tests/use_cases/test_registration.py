@@ -21,10 +21,17 @@ ACME = AccountName.of("acme")
 def test_a_file_under_a_watched_prefix_becomes_a_dataset_and_a_job(world):
     version = world.drop()
     dataset = world.announce(version)
-    assert (dataset.state, dataset.object, dataset.rows.num_rows) == (DatasetState.READY, version, 4)
+    assert (dataset.state, dataset.object, dataset.rows.num_rows) == (
+        DatasetState.READY,
+        version,
+        4,
+    )
     job = world.the(Job)
     assert (job.state, job.dataset, job.object) == (JobState.CREATING, dataset.name, version)
-    assert [type(fact) for fact in world.publisher.waiting] == [DatasetRegistered, TrainingRequested]
+    assert [type(fact) for fact in world.publisher.waiting] == [
+        DatasetRegistered,
+        TrainingRequested,
+    ]
 
 
 def test_a_second_delivery_registers_nothing_new(world):
@@ -85,12 +92,16 @@ def test_a_public_bucket_is_refused_without_reading_a_byte(world):
 
 def test_a_bucket_of_a_project_that_the_account_does_not_declare_is_refused(world):
     world.make_account(AccountName.of("other"))
-    world.cloud.buckets["acme-data"].metadata = world.cloud.make_bucket("x", project_number=7).metadata
+    world.cloud.buckets["acme-data"].metadata = world.cloud.make_bucket(
+        "x", project_number=7
+    ).metadata
     assert "project 7" in world.announce(world.drop()).status.message
 
 
 def test_what_the_policy_promises_but_the_storage_refuses_is_refused(world):
-    """A deny policy, a perimeter or a disabled key is invisible in the policy: only a read decides."""
+    """
+    A deny policy, a perimeter or a disabled key is invisible in the policy: only a read decides.
+    """
     real = world.cloud.status_of
     world.cloud.status_of = lambda *asked: 403 if real(*asked) == 200 else real(*asked)
     dataset = world.announce(world.drop())
@@ -170,7 +181,11 @@ def test_when_the_announcement_is_lost_the_sweep_makes_it(world):
 
 def request(name="d", object="data/train.jsonl") -> DatasetRequest:
     return DatasetRequest(
-        name=DatasetName.of(ACME, name), bucket="acme-data", object=object, display_name="", created_by="me"
+        name=DatasetName.of(ACME, name),
+        bucket="acme-data",
+        object=object,
+        display_name="",
+        created_by="me",
     )
 
 

@@ -63,7 +63,9 @@ class _Api:
         try:
             account = self._iam.service_accounts.get(email)
         except NotFound:
-            target = Target(policies=(), name=service_account_resource(email), service=_SERVICE)
+            project = email.partition("@")[2].partition(".")[0]
+            name = service_account_resource(email)
+            target = Target(policies=(f"projects/{project}",), name=name, service=_SERVICE)
             self._iam.authorize(self._caller(request), permission, target)
             raise
         target = Target(

@@ -1,0 +1,265 @@
+"""
+One promise, two clouds: the ports over Google's clients against the enforcing local cloud, and
+their twins in memory, decide alike.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import count
+
+import pytest
+from google.oauth2.credentials import Credentials
+from memory_world import CREATOR, VIEWER
+
+from sublet.buckets import NotVisible
+from sublet.errors import AccessDenied, NotFound, TryAgain
+from sublet.gcp.bucket_inspector import GcsBucketInspector
+from sublet.gcp.endpoints import Endpoints
+from sublet.gcp.identity import Identity
+from sublet.gcp.leased_objects import GcsLeasedObjects
+from sublet.gcp.token_mint import IamDataAccountSwitch, IamTokenMint
+from sublet.gcp.token_probe import GcsTokenProbe
+from sublet.memory.clock import MemoryClock
+from sublet.memory.cloud import MemoryCloud
+from sublet.names import LIVE_GENERATION, Email, Generation, ObjectVersion, OutputPrefix
+
+TTL = timedelta(minutes=5)
+numbers = count(1)
+
+
+class Held:
+    """A token that is handed out as it is."""
+
+    def __init__(self, token) -> None:
+        self._token = token
+
+    def token(self):
+        return self._token
+
+
+class InMemory:
+    """The twins."""
+
+    def __init__(self) -> None:
+        self.cloud = MemoryCloud(MemoryClock())
+        self.inspector = self.mint = self.switch = self.probe = self.cloud
+        self.open_objects = self.cloud.open_objects
+
+    def make_bucket(self) -> str:
+        name = f"bucket-{next(numbers)}"
+        self.cloud.make_bucket(name)
+        return name
+
+    def make_data_account(self) -> Email:
+        return Email(f"data-{next(numbers)}@p.iam.gserviceaccount.com")
+
+    def grant(self, bucket, role, email, condition="") -> None:
+        self.cloud.grant(bucket, role, f"serviceAccount:{email}", condition)
+
+    def put(self, bucket, name, data) -> ObjectVersion:
+        return self.cloud.put(bucket, name, data)
+
+    def forget(self, email) -> None:
+        self.cloud.missing_accounts.add(email)
+
+
+class OverHttp:
+    """The adapters, each as the identity that it has in the cloud."""
+
+    def __init__(self, running) -> None:
+        self.running = running
+        addresses = running.addresses
+        endpoints = Endpoints(
+            iam=addresses.iam,
+            iam_credentials=addresses.iam,
+            sts=addresses.sts,
+            run=addresses.run,
+            storage=addresses.storage,
+        )
+        self.broker = running.account()
+        self.verifier = running.account()
+        self.inspector = GcsBucketInspector(Credentials(running.token(self.verifier)))
+        identity = AsToken(endpoints, running.token(self.broker))
+        self.mint = IamTokenMint(identity, endpoints)
+        self.switch = IamDataAccountSwitch(identity, endpoints)
+        self.probe = GcsTokenProbe(endpoints, running.clock)
+        self.open_objects = GcsLeasedObjects
+        role = "projects/customer-project/roles/subletVerifier"
+        permissions = frozenset({"storage.buckets.get", "storage.buckets.getIamPolicy"})
+        running.do(lambda cloud: cloud.iam.create_role(role, permissions))
+        switch = frozenset({"iam.serviceAccounts.disable", "iam.serviceAccounts.enable"})
+        name = "projects/platform-project/roles/switch"
+        running.do(lambda cloud: cloud.iam.create_role(name, switch))
+
+    def make_bucket(self) -> str:
+        bucket = self.running.bucket(versioned=True)
+        self.running.grant(bucket, "projects/customer-project/roles/subletVerifier", self.verifier)
+        return bucket.name
+
+    def make_data_account(self) -> Email:
+        email = self.running.account()
+        resource = f"projects/-/serviceAccounts/{email}"
+        self.running.allow(resource, "roles/iam.serviceAccountTokenCreator", self.broker)
+        self.running.allow(resource, "projects/platform-project/roles/switch", self.broker)
+        return Email(email)
+
+    def grant(self, bucket, role, email, condition="") -> None:
+        self.running.grant(self.running.client().bucket(bucket), role, email, condition)
+
+    def put(self, bucket, name, data) -> ObjectVersion:
+        blob = self.running.client().bucket(bucket).blob(name)
+        blob.upload_from_string(data)
+        return ObjectVersion(bucket=bucket, object=name, generation=Generation(blob.generation))
+
+    def forget(self, email) -> None:
+        """Gone, with its own policy; only who holds the right on the project still learns that."""
+        role = "projects/platform-project/roles/switch"
+        self.running.allow("projects/platform-project", role, self.broker)
+        self.running.do(lambda cloud: cloud.iam.service_accounts.delete(email))
+
+
+class AsToken(Identity):
+    """An identity whose token is given, where the metadata server's would be."""
+
+    def __init__(self, endpoints: Endpoints, token: str) -> None:
+        super().__init__(endpoints)
+        self.__dict__["credentials"] = Credentials(token)
+
+
+@pytest.fixture(params=["memory", "google clients"])
+def ports(request, monkeypatch):
+    if request.param == "memory":
+        return InMemory()
+    running = request.getfixturevalue("cloud")
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", running.addresses.storage)
+    return OverHttp(running)
+
+
+@dataclass
+class Scene:
+    """A data account that may read a bucket and write models into it."""
+
+    bucket: str
+    email: Email
+    version: ObjectVersion
+    output: OutputPrefix
+
+
+@pytest.fixture
+def scene(ports) -> Scene:
+    bucket, email = ports.make_bucket(), ports.make_data_account()
+    ports.grant(bucket, VIEWER, email)
+    ports.grant(bucket, CREATOR, email)
+    version = ports.put(bucket, "data/a.jsonl", b"0123456789")
+    return Scene(bucket, email, version, OutputPrefix(bucket=bucket, prefix="models/m/"))
+
+
+def mint(ports, scene, *, ttl=TTL):
+    return ports.mint.mint(scene.email, reads=scene.version, writes=scene.output, ttl=ttl)
+
+
+def test_a_bucket_says_whose_it_is_and_what_it_grants(ports, scene):
+    metadata, policy = ports.inspector.metadata(scene.bucket), ports.inspector.policy(scene.bucket)
+    assert metadata.bucket == scene.bucket and metadata.uniform_access
+    granted = {(b.role, m) for b in policy.bindings for m in b.members}
+    assert (VIEWER, f"serviceAccount:{scene.email}") in granted
+
+
+def test_conditions_are_seen_as_they_were_written(ports, scene):
+    ports.grant(scene.bucket, VIEWER, scene.email, 'resource.name.startsWith("x")')
+    policy = ports.inspector.policy(scene.bucket)
+    assert 'resource.name.startsWith("x")' in {
+        b.condition.expression for b in policy.bindings if b.condition
+    }
+
+
+def test_a_bucket_that_is_not_there_is_not_visible(ports):
+    assert isinstance(ports.inspector.metadata("no-such-bucket"), NotVisible)
+    assert isinstance(ports.inspector.policy("no-such-bucket"), NotVisible)
+
+
+def test_a_leased_object_is_read_by_generation_in_any_span(ports, scene):
+    ports.put(scene.bucket, "data/a.jsonl", b"overwritten")
+    objects = ports.open_objects(Held(mint(ports, scene)))
+    metadata = objects.metadata(scene.version)
+    assert (metadata.version, metadata.size_bytes) == (scene.version, 10)
+    assert objects.read(scene.version, 0, 1) == b"0"
+    assert objects.read(scene.version, 3, 10) == b"3456789"
+
+
+def test_the_live_generation_is_found_where_none_is_named(ports, scene):
+    newest = ports.put(scene.bucket, "data/a.jsonl", b"newest")
+    objects = ports.open_objects(Held(mint(ports, scene)))
+    live = ObjectVersion(bucket=scene.bucket, object="data/a.jsonl", generation=LIVE_GENERATION)
+    assert objects.metadata(live).version == newest
+
+
+def test_a_generation_that_never_was_is_not_found(ports, scene):
+    objects = ports.open_objects(Held(mint(ports, scene)))
+    gone = ObjectVersion(bucket=scene.bucket, object="data/a.jsonl", generation=Generation(999))
+    with pytest.raises(NotFound):
+        objects.metadata(gone)
+
+
+def test_a_token_opens_its_object_and_no_other(ports, scene):
+    other = ports.put(scene.bucket, "data/b.jsonl", b"other")
+    longer = ports.put(scene.bucket, "data/a.jsonl.bak", b"a name that begins the same")
+    objects = ports.open_objects(Held(mint(ports, scene)))
+    for version in (other, longer):
+        with pytest.raises(AccessDenied):
+            objects.metadata(version)
+
+
+def test_a_token_of_one_bucket_is_nothing_in_another(ports, scene):
+    elsewhere = ports.make_bucket()
+    ports.grant(elsewhere, VIEWER, scene.email)
+    version = ports.put(elsewhere, "data/a.jsonl", b"x")
+    with pytest.raises(AccessDenied):
+        ports.open_objects(Held(mint(ports, scene))).metadata(version)
+
+
+def test_a_token_ends_when_it_was_said_to(ports, scene):
+    token = mint(ports, scene, ttl=timedelta(minutes=2))
+    now = (ports.cloud if isinstance(ports, InMemory) else ports.running).clock.now()
+    assert timedelta(minutes=1, seconds=50) < token.expires_at - now <= timedelta(minutes=2)
+    assert token.secret not in repr(token)
+
+
+def test_a_living_token_passes_the_probe_and_leaves_nothing_behind(ports, scene):
+    probe = ports.probe.probe(mint(ports, scene).secret, reads=scene.version, writes=scene.output)
+    assert (probe.is_refused, probe.answers) == (False, "read: 200, create: 200")
+    if isinstance(ports, OverHttp):
+        blobs = ports.running.client().list_blobs(scene.bucket)
+        assert [blob.name for blob in blobs] == ["data/a.jsonl"]
+
+
+def test_a_dark_account_refuses_its_living_tokens_and_mints_none(ports, scene):
+    token = mint(ports, scene)
+    ports.switch.set_enabled(scene.email, enabled=False)
+    probe = ports.probe.probe(token.secret, reads=scene.version, writes=scene.output)
+    assert (probe.is_refused, probe.answers) == (True, "read: 401, create: 401")
+    with pytest.raises(TryAgain):
+        mint(ports, scene)
+
+
+def test_lighting_an_account_revives_its_tokens(ports, scene):
+    """
+    The fact on which dark-by-default stands: an account is not lit while a token could be revived.
+    """
+    token = mint(ports, scene)
+    for enabled in (False, True, True):
+        ports.switch.set_enabled(scene.email, enabled=enabled)
+    assert not ports.probe.probe(token.secret, reads=scene.version, writes=None).is_refused
+
+
+def test_a_switch_of_an_account_that_is_gone_says_so(ports, scene):
+    ports.forget(scene.email)
+    with pytest.raises(NotFound):
+        ports.switch.set_enabled(scene.email, enabled=False)
+
+
+def test_a_withdrawn_grant_is_refused_as_well(ports, scene):
+    stranger = ports.make_data_account()
+    token = ports.mint.mint(stranger, reads=scene.version, writes=scene.output, ttl=TTL)
+    probe = ports.probe.probe(token.secret, reads=scene.version, writes=scene.output)
+    assert (probe.is_refused, probe.answers) == (True, "read: 403, create: 403")
