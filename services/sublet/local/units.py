@@ -7,6 +7,7 @@ them.
 
 import asyncio
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -91,6 +92,8 @@ class Units:
         self._root = deploy_units_root()
         self._logs = directory / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)
+        self._runtime = tempfile.TemporaryDirectory(prefix="sublet-")
+        """For sockets that the units' servers make: a socket's path must be short."""
         self._listeners = {unit.name: ports.listen(unit.name) for unit in UNITS}
         self.running: dict[str, RunningUnit] = {}
 
@@ -121,14 +124,17 @@ class Units:
                 running.keeper.cancel()
         processes = [r.process for r in self.running.values() if r.process]
         await asyncio.gather(*(end(process, grace=_GRACE) for process in processes))
+        self._runtime.cleanup()
 
     async def _spawn(self, running: RunningUnit, environment: Mapping[str, str]) -> None:
         listener = self._listeners[running.unit.name]
         home = self._directory / "homes" / running.unit.name
-        home.mkdir(parents=True, exist_ok=True)
+        runtime = Path(self._runtime.name) / running.unit.name
+        for directory in (home, runtime):
+            directory.mkdir(parents=True, exist_ok=True)
         running.process = await spawn(
             running.unit.command(self._root, listener.getsockname()[1]),
-            environment={"HOME": str(home), **environment},
+            environment={"HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), **environment},
             directory=home,
             log=running.log,
             listener=listener,

@@ -1,0 +1,78 @@
+"""Promise 3: a job can read one object, at one generation, and write under one prefix. Nothing else."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+from google.cloud import run_v2
+from running_stack import TRAINING_JOB
+
+HOSTILE = Path(__file__).with_name("hostile_trainer.py")
+
+
+@pytest.fixture
+def hostile_trainer(stack):
+    """The training job runs the hostile trainer, until the test is over."""
+    jobs, _ = stack.run_clients()
+    real = jobs.get_job(name=TRAINING_JOB)
+    parent, _, job_id = TRAINING_JOB.rpartition("/jobs/")[0], None, TRAINING_JOB.rpartition("/")[2]
+
+    def replace(template: run_v2.TaskTemplate) -> None:
+        jobs.delete_job(name=TRAINING_JOB)
+        job = run_v2.Job(template=run_v2.ExecutionTemplate(template=template))
+        jobs.create_job(parent=parent, job=job, job_id=job_id)
+
+    def arm(**variables: str) -> None:
+        template = run_v2.TaskTemplate(real.template.template)
+        container = run_v2.Container(template.containers[0])
+        container.command = [sys.executable, str(HOSTILE)]
+        container.env = [*container.env, *(run_v2.EnvVar(name=k, value=v) for k, v in variables.items())]
+        template.containers = [container]
+        replace(template)
+
+    yield arm
+    replace(real.template.template)
+
+
+def test_a_stolen_trainer_opens_nothing_but_its_own_lease(stack, hostile_trainer):
+    victim, thief = stack.tenant(), stack.tenant()
+    victim_job = victim.job_of(victim.drop())
+    victim.ended_lease(victim_job)
+    thief.bucket.blob("data/train.jsonl.bak").upload_from_string(b"x")
+    thief.bucket.blob("other/other.jsonl").upload_from_string(b"x")
+    hostile_trainer(
+        OTHER_BUCKET=victim.bucket_name,
+        OTHER_LEASE=victim_job["lease"],
+        DATA_ACCOUNT=thief.get("")["dataServiceAccounts"][0],
+        IAM=f"http://127.0.0.1:{stack.ports['iam']}",
+    )
+    job = thief.job_of(thief.drop())
+    log = stack.directory / "logs" / "executions" / f"{job['execution']}-task0.log"
+    told = json.loads(log.read_text().splitlines()[0])
+    assert told["statuses"] == {
+        "read the dataset": 200,
+        "read another object": 403,
+        "read a name that begins the same": 403,
+        "read another bucket": 403,
+        "list the bucket": 403,
+        "read the policy": 403,
+        "delete the dataset": 403,
+        "overwrite the dataset": 403,
+        "drop a file that would train": 403,
+        "write beside its prefix": 403,
+        "write under its prefix": 200,
+        "overwrite what it wrote": 403,
+        "write to another bucket": 403,
+        "read as itself": 403,
+        "mint for itself": 403,
+        "mint with its lease's token": 403,
+        "revoke its own lease": 403,
+        "open a lease": 403,
+        "claim a neighbour's ended lease": 412,
+    }
+    assert thief.ended_lease(job)["state"] == "REVOKED"
+    url = f"{stack.variables['STORAGE_EMULATOR_HOST']}/storage/v1/b/{thief.bucket_name}/o/data%2Ftrain.jsonl"
+    answer = requests.get(url, headers={"Authorization": f"Bearer {told['token']}"}, timeout=10)
+    assert answer.status_code == 401

@@ -1,0 +1,95 @@
+"""Promise 4: access ends. Whatever crashes, no credential works after a stated bound; the end is probed."""
+
+import os
+import signal
+from datetime import datetime
+
+import psutil
+import pytest
+import requests
+from running_stack import rows
+
+
+def test_the_last_token_is_tried_and_refused_within_seconds_of_the_end(stack):
+    tenant = stack.tenant()
+    job = tenant.job_of(tenant.drop())
+    lease = tenant.ended_lease(job)
+    assert lease["state"] == "REVOKED"
+    assert lease["lastProbe"]["refused"] is True
+    assert lease["lastProbe"]["answers"] == "read: 401, create: 401"
+    assert seconds_between(job["completedTime"], lease["endTime"]) < 5
+    iam = f"http://127.0.0.1:{stack.ports['iam']}/v1/projects/-/serviceAccounts"
+    for email in tenant.get("")["dataServiceAccounts"]:
+        assert requests.get(f"{iam}/{email}", timeout=10).json()["disabled"] is True
+
+
+def seconds_between(start: str, end: str) -> float:
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
+
+
+def trainer_of(stack, job) -> psutil.Process:
+    """The process that trains a job, known by its lease."""
+    for process in psutil.Process(stack.pid).children(recursive=True):
+        try:
+            if process.environ().get("SUBLET_LEASE") == job["lease"]:
+                return process
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    pytest.fail("no process trains that job")
+
+
+def long_job(tenant):
+    """A job that is running and will be for a while, and its trainer."""
+    blob = tenant.drop(rows(count=300, text="word " * 20))
+    job = tenant.job_of(blob, "RUNNING")
+    assert job["state"] == "JOB_STATE_RUNNING"
+    return blob, job
+
+
+SLOW_WATCH = {
+    "prefix": "data/",
+    "trainingTemplate": {
+        "baseModel": "accounts/fireworks/models/tiny-random",
+        "epochs": 3,
+        "batchSize": 2048,
+    },
+}
+
+
+def test_a_trainer_that_is_killed_is_tried_again_and_access_ends_all_the_same(stack):
+    tenant = stack.tenant(watch=SLOW_WATCH)
+    blob, job = long_job(tenant)
+    os.kill(trainer_of(stack, job).pid, signal.SIGKILL)
+    done = tenant.job_of(blob)
+    assert done["state"] == "JOB_STATE_COMPLETED", done
+    lease = tenant.ended_lease(done)
+    assert (lease["state"], lease["epoch"]) == ("REVOKED", 3)
+
+
+def test_a_job_that_is_cancelled_loses_its_access(stack):
+    tenant = stack.tenant(watch=SLOW_WATCH)
+    blob, job = long_job(tenant)
+    assert tenant.call("POST", f"{job['name'].split('/', 2)[2]}:cancel").ok
+    assert tenant.job_of(blob)["state"] == "JOB_STATE_CANCELLED"
+    assert tenant.ended_lease(job)["state"] == "REVOKED"
+    tenant.until(lambda: not is_running(stack, job))
+
+
+def is_running(stack, job) -> bool:
+    try:
+        trainer_of(stack, job)
+    except pytest.fail.Exception:
+        return False
+    return True
+
+
+def test_a_stack_that_is_killed_in_the_middle_of_a_job_ends_it_well_when_it_starts_again(own_stack):
+    stack = own_stack()
+    tenant = stack.tenant(watch=SLOW_WATCH)
+    blob, job = long_job(tenant)
+    stack.kill()
+    stack.up()
+    done = tenant.job_of(blob)
+    assert done["state"] == "JOB_STATE_COMPLETED", done
+    assert tenant.ended_lease(done)["state"] == "REVOKED"
+    assert all(lease["state"] == "REVOKED" for lease in tenant.leases)
