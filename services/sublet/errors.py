@@ -11,6 +11,7 @@ holds a token, a row's text or a reward. Domain code raises; edges translate.
     |   +-- AlreadyExists    409  a create met a different thing of the same name
     |   +-- LostRace         409  a record changed between reading and writing it: read again
     +-- FailedPrecondition   412  the thing is in a state that does not allow this
+    +-- Unimplemented        501  a thing of the API that is not offered here
     +-- MalformedEvent       400  an event no retry can mend: acknowledge, quarantine, count
     +-- TryAgain             503  a passing fault: the broker redelivers, a client repeats
 """
@@ -23,10 +24,16 @@ class SubletError(Exception):
 
     status: ClassVar[int] = 500
     reason: ClassVar[str] = "INTERNAL"
+    code: ClassVar[int] = 13
+    """The gRPC code that `reason` is the name of, for a MalformedEvent that of what it is like."""
     retry: ClassVar[bool] = False
 
     def __str__(self) -> str:
         return " ".join(str(part) for part in self.args)
+
+    def to_wire(self) -> dict[str, object]:
+        """google.rpc.Status as JSON, the body of every refusal of ours."""
+        return {"code": self.code, "message": str(self), "details": []}
 
 
 class InvalidRequest(SubletError):
@@ -36,6 +43,7 @@ class InvalidRequest(SubletError):
 
     status = 400
     reason = "INVALID_ARGUMENT"
+    code = 3
 
 
 class Unauthenticated(SubletError):
@@ -43,6 +51,7 @@ class Unauthenticated(SubletError):
 
     status = 401
     reason = "UNAUTHENTICATED"
+    code = 16
 
 
 class AccessDenied(SubletError):
@@ -52,6 +61,7 @@ class AccessDenied(SubletError):
 
     status = 403
     reason = "PERMISSION_DENIED"
+    code = 7
 
 
 class NotFound(SubletError):
@@ -59,6 +69,7 @@ class NotFound(SubletError):
 
     status = 404
     reason = "NOT_FOUND"
+    code = 5
 
 
 class Conflict(SubletError):
@@ -66,12 +77,14 @@ class Conflict(SubletError):
 
     status = 409
     reason = "ABORTED"
+    code = 10
 
 
 class AlreadyExists(Conflict):
     """Raised when a create meets a different record of the same name."""
 
     reason = "ALREADY_EXISTS"
+    code = 6
 
 
 class LostRace(Conflict):
@@ -85,6 +98,15 @@ class FailedPrecondition(SubletError):
 
     status = 412
     reason = "FAILED_PRECONDITION"
+    code = 9
+
+
+class Unimplemented(SubletError):
+    """Raised for what others offer on the same wire and sublet does not; names a substitute."""
+
+    status = 501
+    reason = "UNIMPLEMENTED"
+    code = 12
 
 
 class MalformedEvent(SubletError):
@@ -92,6 +114,7 @@ class MalformedEvent(SubletError):
 
     status = 400
     reason = "MALFORMED_EVENT"
+    code = 3
 
 
 class TryAgain(SubletError):
@@ -101,4 +124,5 @@ class TryAgain(SubletError):
 
     status = 503
     reason = "UNAVAILABLE"
+    code = 14
     retry = True

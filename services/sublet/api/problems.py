@@ -14,22 +14,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from sublet.errors import SubletError
+from sublet.errors import InvalidRequest, NotFound, SubletError, Unimplemented
 
-_CODES: Final = {
-    "OK": 0,
-    "INVALID_ARGUMENT": 3,
-    "NOT_FOUND": 5,
-    "ALREADY_EXISTS": 6,
-    "PERMISSION_DENIED": 7,
-    "FAILED_PRECONDITION": 9,
-    "ABORTED": 10,
-    "UNIMPLEMENTED": 12,
-    "INTERNAL": 13,
-    "UNAVAILABLE": 14,
-    "UNAUTHENTICATED": 16,
-}
-_STATUSES: Final = {"FAILED_PRECONDITION": 400, "ALREADY_EXISTS": 409, "ABORTED": 409}
+_STATUSES: Final = {"FAILED_PRECONDITION": 400}
+"""Where the API's clients expect another status than we use between ourselves."""
 _NEVER_RETRY: Final = {"x-should-retry": "false"}
 """The client retries 409 and 501 of its own; these will be the same the next time."""
 
@@ -44,29 +32,23 @@ async def _sublet_error(request: Request, error: Exception) -> JSONResponse:
     del request
     assert isinstance(error, SubletError)
     status = _STATUSES.get(error.reason, error.status)
-    headers = _NEVER_RETRY if error.reason in ("ALREADY_EXISTS", "UNIMPLEMENTED") else None
-    return problem(status, error.reason, str(error), headers)
+    headers = _NEVER_RETRY if error.reason == "ALREADY_EXISTS" else None
+    return JSONResponse(error.to_wire(), status, headers)
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     del request
     assert isinstance(error, RequestValidationError)
     where = ", ".join(".".join(map(str, detail["loc"])) for detail in error.errors())
-    return problem(400, "INVALID_ARGUMENT", f"not valid: {where}")
+    return JSONResponse(InvalidRequest(f"not valid: {where}").to_wire(), 400)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself, in our words."""
     assert isinstance(error, HTTPException)
-    if error.status_code == HTTPStatus.NOT_FOUND:
-        return problem(404, "NOT_FOUND", f"no such path: {request.method} {request.url.path}")
+    asked = f"{request.method} {request.url.path}"
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        message = f"{request.method} is not allowed on {request.url.path}"
-        return problem(501, "UNIMPLEMENTED", message, _NEVER_RETRY)
-    return problem(error.status_code, "INVALID_ARGUMENT", str(error.detail))
-
-
-def problem(
-    status: int, reason: str, message: str, headers: dict[str, str] | None = None
-) -> JSONResponse:
-    code = _CODES.get(reason, 2)
-    return JSONResponse({"code": code, "message": message, "details": []}, status, headers)
+        return JSONResponse(Unimplemented(f"{asked} is not offered").to_wire(), 501, _NEVER_RETRY)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return JSONResponse(NotFound(f"no such path: {asked}").to_wire(), 404)
+    return JSONResponse(InvalidRequest(str(error.detail)).to_wire(), error.status_code)

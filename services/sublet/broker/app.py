@@ -52,8 +52,7 @@ def broker_app(  # noqa: C901  a table of routes
     @app.exception_handler(SubletError)
     async def problem(request: Request, error: SubletError) -> Response:
         del request
-        body = {"error": {"code": error.status, "message": str(error), "status": error.reason}}
-        return Response(encode(body), error.status, media_type="application/json")
+        return Response(encode(error.to_wire()), error.status, media_type="application/json")
 
     @app.get("/healthz")
     def healthz() -> Response:

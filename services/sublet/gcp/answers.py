@@ -59,8 +59,9 @@ def check_answer(response: requests.Response, what: str) -> None:
     if response.ok:
         return
     try:
-        error = response.json()["error"]
-        message = error if isinstance(error, str) else error.get("message", "")
-    except (ValueError, KeyError, AttributeError):
+        body = response.json()
+        error = body.get("error", body)
+        message = error if isinstance(error, str) else error["message"]
+    except (ValueError, KeyError, AttributeError, TypeError):
         message = response.reason
     raise _MEANINGS.get(response.status_code, TryAgain)(f"{what}: {message}")

@@ -52,9 +52,7 @@ class CloudRunRunner:
 
     def cancel(self, execution: str) -> None:
         with translated(f"cancel {execution}"):
-            self._executions.cancel_execution(
-                name=self._full_name(execution), timeout=_TIMEOUT_S
-            )
+            self._executions.cancel_execution(name=self._full_name(execution), timeout=_TIMEOUT_S)
 
     def _full_name(self, execution: str) -> str:
         return f"{self._training_job}/executions/{execution}"

@@ -23,10 +23,13 @@ class RelatedParts:
         self._boundary = next(filter(None, found.groups())).encode()
         self._chunks = chunks
         self._held = bytearray()
+        self._newline = b"\r\n"
 
     async def metadata(self) -> bytes:
         await self._until(b"--" + self._boundary)
-        await self._headers()
+        headers = await self._headers()
+        if not headers.startswith(b"\r\n"):
+            self._newline = b"\n"  # gcloud and gcsfs end lines so; the media then ends so, too
         return (await self._until(b"\n--" + self._boundary)).strip()
 
     async def content_type(self) -> str | None:
@@ -36,7 +39,7 @@ class RelatedParts:
 
     async def media(self) -> AsyncIterator[bytes]:
         """The media's bytes; the last few of each chunk wait until they cannot be the boundary."""
-        end = b"\r\n--" + self._boundary
+        end = self._newline + b"--" + self._boundary
         while True:
             position = self._held.find(end)
             if position >= 0:

@@ -28,9 +28,10 @@ class UploadApi:
         self._uploads = uploads
 
     def add_to(self, router: Router) -> None:
-        router.add("POST", _PATH, self.post)
-        router.add("PUT", _PATH, self.put)
-        router.add("DELETE", _PATH, self.cancel)
+        for path in (_PATH, f"/resumable{_PATH}"):  # gcloud uses the second
+            router.add("POST", path, self.post)
+            router.add("PUT", path, self.put)
+            router.add("DELETE", path, self.cancel)
 
     async def post(self, request: Request) -> Response:
         if "upload_id" in request.query:
