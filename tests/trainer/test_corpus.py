@@ -1,0 +1,184 @@
+"""In which order documents are trained on, and that going on needs only three numbers."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trainer_world import jsonl
+from transformers import AutoTokenizer
+
+from sublet.errors import FailedPrecondition, InvalidRequest
+from sublet.jobs import TrainingSettings
+from sublet_trainer import blocks, corpus
+from sublet_trainer.blocks import BlockReader
+from sublet_trainer.corpus import START, Corpus, cut_evenly
+from sublet_trainer.documents import Tokeniser
+
+BATCH = 300
+
+
+def rows(num):
+    return [{"prompt": f"{n}:", "completion": "x" * (1 + n * 7 % 40)} for n in range(num)]
+
+
+@pytest.fixture
+def open_corpus(models):
+    tokenizer = AutoTokenizer.from_pretrained(models / "tiny-random")
+
+    def opened(data, *, epochs=2, seed=3, max_tokens=500, reads=None):
+        def read(start, end):
+            if reads is not None:
+                reads.append((start, end))
+            for at in range(start, end, 7):  # lines are cut anywhere
+                yield data[at : min(at + 7, end)]
+
+        reader = BlockReader(
+            read,
+            Tokeniser(tokenizer, max_tokens=max_tokens),
+            url="gs://acme/in.jsonl",
+            size_bytes=len(data),
+            check=lambda: None,
+        )
+        settings = TrainingSettings(epochs=epochs, seed=seed, batch_size=BATCH)
+        return Corpus(reader, settings, url="gs://acme/in.jsonl", size_bytes=len(data))
+
+    return opened
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(corpus, "BLOCK_BYTES", 1000)
+
+
+def contents(steps):
+    return [[bytes(one.ids_T.tobytes()) for one in step.documents] for step in steps]
+
+
+def flat(steps):
+    return [document for step in steps for document in step]
+
+
+def trained(opened):
+    opened.survey(num_rows_registered=0)
+    return contents(opened.steps(START))
+
+
+def test_each_epoch_trains_every_document_once_in_another_order(open_corpus):
+    opened = open_corpus(jsonl(rows(50)))
+    opened.survey(num_rows_registered=50)
+    steps = list(opened.steps(START))
+    first = flat(contents(step for step in steps if step.epoch <= 1))
+    second = flat(contents(step for step in steps if step.epoch > 1))
+    assert len(set(first)) == 50
+    assert sorted(first) == sorted(second)
+    assert first != second
+
+
+def test_the_same_seed_gives_the_same_order_and_another_seed_another(open_corpus):
+    data = jsonl(rows(50))
+    assert trained(open_corpus(data)) == trained(open_corpus(data))
+    assert trained(open_corpus(data)) != trained(open_corpus(data, seed=4))
+
+
+def test_the_number_of_steps_is_known_before_the_first(open_corpus):
+    opened = open_corpus(jsonl(rows(50)), epochs=3)
+    assert opened.survey(num_rows_registered=0) == len(list(opened.steps(START)))
+
+
+def test_a_small_dataset_is_read_once_for_all_epochs(open_corpus):
+    reads, data = [], jsonl(rows(50))
+    trained(open_corpus(data, epochs=5, reads=reads))
+    assert reads == [(0, len(data))]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_large_dataset_is_trained_block_by_block_and_still_whole(open_corpus):
+    data = jsonl(rows(300))
+    opened = open_corpus(data)
+    estimate = opened.survey(num_rows_registered=300)
+    steps = list(opened.steps(START))
+    documents = flat(contents(steps))
+    assert len(opened.blocks) > 5
+    assert all(data[block.end - 1 : block.end] == b"\n" for block in opened.blocks)
+    assert sorted(documents) == sorted(2 * flat(trained(open_corpus(data, epochs=1))))
+    assert len(set(documents)) == 300
+    assert 0.7 < estimate / len(steps) < 1.4
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("num_rows", [50, 300])
+def test_resuming_after_any_step_goes_on_as_if_never_stopped(open_corpus, num_rows):
+    data = jsonl(rows(num_rows))
+    original = open_corpus(data)
+    original.survey(num_rows_registered=0)
+    steps = list(original.steps(START))
+    for done in range(1, len(steps), 3):
+        resumed = open_corpus(data)
+        resumed.restore(original.blocks, {})
+        rest = contents(resumed.steps(steps[done - 1].following))
+        assert rest == contents(steps[done:])
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_reading_through_a_large_dataset_finds_the_last_bad_row_before_any_step(open_corpus):
+    opened = open_corpus(jsonl(rows(300)) + b'{"prompt": "secret"}\n')
+    with pytest.raises(InvalidRequest, match="line 301") as refusal:
+        opened.survey(num_rows_registered=0)
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_row_that_only_its_block_shows_to_be_bad_is_named_by_its_line_in_the_file(open_corpus):
+    data = jsonl(rows(300))
+    opened = open_corpus(data)
+    opened.survey(num_rows_registered=0)
+    block = opened.blocks[3]
+    spoilt = data[: block.start] + b"?" + data[block.start + 1 :]
+    line = data[: block.start].count(b"\n") + 1
+    with pytest.raises(InvalidRequest, match=f"line {line}:"):
+        open_corpus(spoilt)._reader.load(block)
+
+
+def test_rows_without_anything_to_learn_are_passed_over_and_counted(open_corpus):
+    hopeless = {"prompt": "y" * 100, "completion": "no room for this"}
+    opened = open_corpus(jsonl([*rows(9), hopeless]), max_tokens=100, epochs=1)
+    opened.survey(num_rows_registered=10)
+    assert len(flat(contents(opened.steps(START)))) == 9
+    assert (opened.tally.num_rows, opened.tally.num_truncated) == (10, 1)
+    assert opened.tally.num_without_supervised_tokens == 1
+
+
+def test_a_dataset_without_anything_to_learn_is_refused(open_corpus):
+    opened = open_corpus(jsonl([{"prompt": "y" * 100, "completion": "none"}] * 3), max_tokens=50)
+    with pytest.raises(InvalidRequest, match="none of 3 rows has a token to learn"):
+        opened.survey(num_rows_registered=0)
+
+
+def test_fewer_rows_than_were_registered_is_an_error_and_not_a_smaller_dataset(open_corpus):
+    with pytest.raises(FailedPrecondition, match="has 50 rows; the registration counted 51"):
+        open_corpus(jsonl(rows(50))).survey(num_rows_registered=51)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 500), min_size=1, max_size=60),
+    batch_size=st.integers(16, 2000),
+)
+def test_steps_are_even_keep_the_order_and_are_never_empty(lengths, batch_size):
+    order = np.arange(len(lengths))
+    steps = cut_evenly(order, np.asarray(lengths), batch_size)
+    sizes = [sum(lengths[index] for index in step) for step in steps]
+    share = sum(lengths) / -(-sum(lengths) // batch_size)
+    assert np.concatenate(steps).tolist() == order.tolist()
+    assert all(len(step) for step in steps)
+    assert all(size < share + max(lengths) + 1 for size in sizes)
+
+
+def test_a_rows_weight_travels_with_its_document(open_corpus):
+    data = jsonl([{"prompt": "a", "completion": "b", "weight": 0.5}, *rows(4)])
+    opened = open_corpus(data, epochs=1)
+    opened.survey(num_rows_registered=0)
+    documents = [one for step in islice(opened.steps(START), 5) for one in step.documents]
+    assert sorted(one.weight for one in documents) == [0.5, 1, 1, 1, 1]

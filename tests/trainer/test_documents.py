@@ -1,0 +1,139 @@
+"""Which tokens of a row are trained on."""
+
+import json
+
+import pytest
+from transformers import AutoTokenizer
+
+from sublet.errors import FailedPrecondition
+from sublet.rows import BadRow, parse_row
+from sublet_trainer.documents import Tokeniser
+
+MARKED_CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
+    "{% else %}{{ message['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+)
+FORGETFUL = (
+    "{% for message in messages %}{% if message['role'] == 'user' or loop.last %}"
+    "{{ message['role'] + ': ' + message['content'] + '\n' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def turn(role, content, **more):
+    return {"role": role, "content": content, **more}
+
+
+TALK = [
+    turn("system", "Be brief."),
+    turn("user", "Hello?"),
+    turn("assistant", "Hi."),
+    turn("user", "Bye?"),
+    turn("assistant", "  Until\n\nthen: 42  "),
+]
+
+
+@pytest.fixture
+def tokenizer(models):
+    return AutoTokenizer.from_pretrained(models / "tiny-random")
+
+
+def document(tokenizer, row, max_tokens=1000):
+    tokeniser = Tokeniser(tokenizer, max_tokens=max_tokens)
+    return tokeniser.documents([tokeniser.render(parse_row(json.dumps(row).encode()))])[0]
+
+
+def supervised_text(tokenizer, document):
+    return tokenizer.decode(document.ids_T[document.is_supervised_T])
+
+
+def test_a_conversation_is_tokenised_as_its_chat_template_renders_it(tokenizer):
+    expected = tokenizer.apply_chat_template(TALK, return_dict=False)
+    assert document(tokenizer, {"messages": TALK}).ids_T.tolist() == expected
+
+
+def test_every_assistant_turn_is_supervised_with_its_end_and_nothing_else_is(tokenizer):
+    text = supervised_text(tokenizer, document(tokenizer, {"messages": TALK}))
+    assert text == "Hi.<|im_end|>  Until\n\nthen: 42  <|im_end|>"
+
+
+def test_the_end_of_turn_is_learnt_although_it_is_also_the_padding_token(tokenizer):
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+    found = document(tokenizer, {"messages": TALK})
+    ends = found.ids_T[found.is_supervised_T] == tokenizer.eos_token_id
+    assert ends.sum() == 2
+
+
+def test_a_turn_of_weight_0_stays_in_the_context_and_out_of_the_loss(tokenizer):
+    talk = [*TALK[:2], turn("assistant", "Hi.", weight=0), *TALK[3:]]
+    found = document(tokenizer, {"messages": talk})
+    assert supervised_text(tokenizer, found) == "  Until\n\nthen: 42  <|im_end|>"
+    assert found.ids_T.tolist() == document(tokenizer, {"messages": TALK}).ids_T.tolist()
+
+
+@pytest.mark.parametrize("weight", [0, 1])
+def test_a_template_that_marks_generation_gives_the_same_mask_as_its_prefixes(tokenizer, weight):
+    row = {"messages": [*TALK[:2], turn("assistant", "Hi.", weight=weight), *TALK[3:]]}
+    by_prefix = document(tokenizer, row)
+    tokenizer.chat_template = MARKED_CHATML
+    by_mark = document(tokenizer, row)
+    assert by_mark.ids_T.tolist() == by_prefix.ids_T.tolist()
+    assert by_mark.is_supervised_T.tolist() == by_prefix.is_supervised_T.tolist()
+
+
+def test_a_template_that_changes_earlier_turns_is_refused_without_quoting_them(tokenizer):
+    tokenizer.chat_template = FORGETFUL
+    with pytest.raises(BadRow, match="changes earlier turns") as refusal:
+        document(tokenizer, {"messages": TALK})
+    assert "Hi." not in str(refusal.value)
+
+
+def test_what_a_template_complains_about_is_not_repeated(tokenizer):
+    tokenizer.chat_template = "{{ raise_exception('I dislike ' + messages[0]['content']) }}"
+    with pytest.raises(BadRow) as refusal:
+        document(tokenizer, {"messages": TALK})
+    assert str(refusal.value) == "is refused by the base model's chat template"
+
+
+def test_a_completion_row_learns_the_completion_and_when_to_stop(tokenizer):
+    found = document(tokenizer, {"prompt": "1+1=", "completion": "2"})
+    assert tokenizer.decode(found.ids_T) == "1+1=2<|im_end|>"
+    assert supervised_text(tokenizer, found) == "2<|im_end|>"
+
+
+def test_the_first_token_is_never_supervised_because_nothing_predicts_it(tokenizer):
+    found = document(tokenizer, {"prompt": "", "completion": "2+2"})
+    assert supervised_text(tokenizer, found) == "+2<|im_end|>"
+
+
+def test_a_document_longer_than_the_context_loses_its_end_and_says_so(tokenizer):
+    whole = document(tokenizer, {"messages": TALK})
+    found = document(tokenizer, {"messages": TALK}, max_tokens=60)
+    assert found.ids_T.tolist() == whole.ids_T[:60].tolist()
+    assert (found.is_truncated, whole.is_truncated) == (True, False)
+
+
+def test_tool_turns_and_part_lists_reach_the_template(tokenizer):
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}:{{ m.content }}"
+        "{% for call in m.tool_calls or [] %}!{{ call.function.name }}{% endfor %}]{% endfor %}"
+        "{% if add_generation_prompt %}[assistant:{% endif %}"
+    )
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    talk = [
+        turn("user", [{"type": "text", "text": "1"}, {"type": "text", "text": "+1"}]),
+        {"role": "assistant", "tool_calls": [call]},
+        turn("tool", "2", tool_call_id="c1"),
+        turn("assistant", "two"),
+    ]
+    found = document(tokenizer, {"messages": talk})
+    assert tokenizer.decode(found.ids_T) == "[user:1+1][assistant:!add][tool:2][assistant:two]"
+    assert supervised_text(tokenizer, found) == "!add]two]"
+
+
+def test_chat_rows_need_a_chat_template(tokenizer):
+    tokenizer.chat_template = None
+    with pytest.raises(FailedPrecondition, match="no chat template"):
+        document(tokenizer, {"messages": TALK})

@@ -1,0 +1,128 @@
+"""Stopped anywhere and taken up again, a training ends with the same bits."""
+
+import json
+import signal
+import time
+
+import pytest
+
+from sublet_trainer.stops import Interruption
+
+SETTINGS = {"batch_size": 300, "epochs": 6, "lora_rank": 4, "learning_rate": 3e-3, "seed": 1}
+
+
+def losses(world, epoch):
+    lines = world.content(f"epoch-{epoch}/metrics.jsonl").splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(models, new_world):
+    world = new_world(models)
+    world.settings = type(world.settings)(**SETTINGS)
+    assert world.train() == 0
+    return world
+
+
+@pytest.fixture
+def long_world(world):
+    world.settings = type(world.settings)(**SETTINGS)
+    return world
+
+
+def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(long_world, undisturbed, fault):
+    """kill -9, while the checkpoint of step 7 is on its way: that one is not complete, 6 is."""
+    world = long_world
+    process = None
+
+    def kill_at_step_7():
+        if [name for name in world.created if "step-00000006" in name]:
+            world.wait_until(lambda: "step-00000006" in world.checkpoint)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+
+    fault("POST", "/upload/", before=kill_at_step_7, times=1000)
+    process = world.start(SUBLET_CHECKPOINT_EVERY_S="0")
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    world.faults.clear()
+    assert world.train(CLOUD_RUN_TASK_ATTEMPT="1") == 0
+    assert world.adapter(epoch=2) == undisturbed.adapter()
+    assert losses(world, 2) == losses(undisturbed, 1)
+
+
+def test_sigterm_leaves_a_checkpoint_from_which_the_same_bits_are_reached(long_world, undisturbed):
+    world = long_world
+    process = world.start()
+    world.wait_until(lambda: any(one.progress and one.progress.step for one in world.heartbeats))
+    asked_at = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    assert time.monotonic() - asked_at < 10
+    assert world.created == [world.checkpoint]
+    assert world.endings == []
+    assert world.train(CLOUD_RUN_TASK_ATTEMPT="1") == 0
+    assert world.adapter(epoch=2) == undisturbed.adapter()
+    assert losses(world, 2) == losses(undisturbed, 1)
+    assert world.manifest["trained"] == undisturbed.manifest["trained"]
+
+
+def test_interrupted_after_every_single_step_it_still_reaches_the_same_bits(
+    models, new_world, fault, world
+):
+    undisturbed = new_world(models)
+    assert undisturbed.train() == 0
+    exit_codes = []
+    while not world.endings:
+        interruption = Interruption()
+        fault("POST", "/upload/", before=interruption.request, times=1000)
+        attempt = {"CLOUD_RUN_TASK_ATTEMPT": str(len(exit_codes)), "SUBLET_CHECKPOINT_EVERY_S": "0"}
+        exit_codes.append(world.train(interruption, **attempt))
+        world.faults.clear()
+    num_steps = len(losses(undisturbed, 1))
+    assert exit_codes == [143] * (num_steps - 1) + [0]
+    assert world.adapter(epoch=num_steps) == undisturbed.adapter()
+    assert losses(world, num_steps) == losses(undisturbed, 1)
+
+
+def test_a_checkpoint_of_other_settings_is_not_used(long_world, undisturbed):
+    world = long_world
+    world.settings = type(world.settings)(**(SETTINGS | {"seed": 2}))
+    assert world.train(SUBLET_CHECKPOINT_EVERY_S="0") == 0
+    foreign = next(name for name in world.created if "step-00000005" in name)
+    world.settings = type(world.settings)(**SETTINGS)
+    world.is_over, world.checkpoint = False, foreign
+    del world.objects["out/job-1/manifest.json"], world.live["out/job-1/manifest.json"]
+    assert world.train(CLOUD_RUN_TASK_ATTEMPT="1") == 0
+    assert world.adapter(epoch=2) == undisturbed.adapter()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("out/job-1/checkpoints/gone.safetensors", None),
+        ("out/job-1/checkpoints/broken.safetensors", b"\x08\x00\x00\x00\x00\x00\x00\x00{}      "),
+        ("elsewhere/step-00000005-epoch-1.safetensors", b""),
+    ],
+    ids=["gone", "broken", "outside"],
+)
+def test_without_a_usable_checkpoint_training_begins_anew(
+    long_world, undisturbed, name, content, capfd
+):
+    world = long_world
+    world.checkpoint = name
+    if content is not None:
+        world.put(name, content)
+    assert world.train() == 0
+    assert "training begins anew" in capfd.readouterr().out
+    assert world.adapter() == undisturbed.adapter()
+
+
+def test_checkpoints_are_taken_as_often_as_asked_and_named_to_the_broker(long_world):
+    assert long_world.train(SUBLET_CHECKPOINT_EVERY_S="0") == 0
+    num_steps = long_world.heartbeats[-1].progress.num_steps
+    names = [name for name in long_world.created if "checkpoints/" in name]
+    assert names == [
+        f"out/job-1/checkpoints/step-{step:08d}-epoch-1.safetensors"
+        for step in range(1, num_steps + 1)
+    ]
+    assert long_world.checkpoint == names[-1]

@@ -1,0 +1,256 @@
+"""The arithmetic of a step: packing, attention, loss and update, against transformers' own."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from sublet.errors import FailedPrecondition, InvalidRequest
+from sublet.jobs import TrainingSettings
+from sublet.names import ModelName
+from sublet.rows import parse_row
+from sublet_trainer import training
+from sublet_trainer.adapter import LoraModel
+from sublet_trainer.blocks import BlockReader
+from sublet_trainer.corpus import START, Corpus
+from sublet_trainer.documents import Tokeniser
+from sublet_trainer.loss import CHUNK, loss_sum
+from sublet_trainer.packing import pack
+from sublet_trainer.training import TrainingState, learning_rate, new_optimiser, train
+
+BASE = ModelName.parse("accounts/fireworks/models/tiny-random")
+SETTINGS = TrainingSettings(
+    epochs=2, batch_size=400, lora_rank=4, learning_rate=1e-2, learning_rate_warmup_steps=2, seed=5
+)
+ROWS = [{"prompt": f"{n} and {n} is", "completion": f" {2 * n}!" * (1 + n % 9)} for n in range(40)]
+
+
+@pytest.fixture
+def folder(models):
+    return models / "tiny-random"
+
+
+@pytest.fixture
+def model(folder):
+    """With an adapter that changes something: PEFT's starts at zero, and hides half of all bugs."""
+    model = LoraModel(folder, rank=4, seed=0, device=torch.device("cpu"))
+    torch.manual_seed(1)
+    for parameter in model.parameters().values():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return model
+
+
+@pytest.fixture
+def tokeniser(folder):
+    return Tokeniser(AutoTokenizer.from_pretrained(folder), max_tokens=1000)
+
+
+def documents(tokeniser, rows=ROWS):
+    parsed = [parse_row(json.dumps(row).encode()) for row in rows]
+    return tokeniser.documents([tokeniser.render(row) for row in parsed])
+
+
+def loss_and_gradient(model, some_documents, *, capacity=10_000, recomputes=False):
+    for parameter in model.parameters().values():
+        parameter.grad = None
+    total = 0.0
+    for row in pack(some_documents, capacity=capacity, device=model.device):
+        loss = model.loss_sum(row, recomputes=recomputes)
+        loss.backward()
+        total += loss.item()
+    gradient = torch.cat([one.grad.flatten() for one in model.parameters().values()])
+    return total, gradient
+
+
+def assert_same_gradient(actual, expected):
+    """Equal but for the order of fp32 additions."""
+    assert expected.norm() > 1
+    assert (actual - expected).norm() < 1e-5 * expected.norm()
+
+
+def plain_loss(hf_model, some_documents):
+    """What anybody would write: one padded batch, labels, cross-entropy over all logits."""
+    longest = max(len(one.ids_T) for one in some_documents)
+    ids = torch.zeros(len(some_documents), longest, dtype=torch.long)
+    mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)
+    for place, one in enumerate(some_documents):
+        length = len(one.ids_T)
+        ids[place, :length] = torch.from_numpy(one.ids_T)
+        mask[place, :length] = 1
+        learnt = torch.from_numpy(one.is_supervised_T)
+        labels[place, :length][learnt] = ids[place, :length][learnt]
+    logits = hf_model(input_ids=ids, attention_mask=mask).logits
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+
+
+@pytest.fixture
+def plain_model(model, folder, tmp_path):
+    """The same adapter, loaded by PEFT from the files we write, on transformers' own attention."""
+    for name, content in model.files(BASE).items():
+        (tmp_path / name).write_bytes(content)
+    base = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    return PeftModel.from_pretrained(base, tmp_path, is_trainable=True)
+
+
+def test_loss_and_gradient_equal_transformers_on_padded_documents(model, plain_model, tokeniser):
+    some = documents(tokeniser)
+    loss, gradient = loss_and_gradient(model, some)
+    expected = plain_loss(plain_model, some)
+    expected.backward()
+    named = dict(plain_model.named_parameters())
+    plain_gradient = torch.cat([named[name].grad.flatten() for name in model.parameters()])
+    assert loss == pytest.approx(expected.item(), rel=1e-5)
+    assert_same_gradient(gradient, plain_gradient)
+
+
+def test_a_document_in_a_packed_row_knows_nothing_of_its_neighbours(model, tokeniser):
+    some = documents(tokeniser)
+    together, gradient = loss_and_gradient(model, some)
+    alone = [loss_and_gradient(model, [one]) for one in some]
+    assert together == pytest.approx(sum(loss for loss, _ in alone), rel=1e-5)
+    assert_same_gradient(gradient, sum(one for _, one in alone))
+
+
+def test_other_words_in_a_neighbour_do_not_change_a_bit_of_a_documents_loss(model, tokeniser):
+    first, second = documents(tokeniser)[:2]
+    unheard = replace(first, weight=0.0)
+    other_words = replace(unheard, ids_T=(first.ids_T + 1) % 200)
+    assert (
+        loss_and_gradient(model, [unheard, second])[0]
+        == (loss_and_gradient(model, [other_words, second])[0])
+    )
+
+
+def test_positions_start_anew_with_each_document_for_models_that_look_at_them(tokeniser):
+    some = documents(tokeniser)[:5]
+    (row,) = pack(some, capacity=10_000, device=torch.device("cpu"))
+    expected = [place for one in some for place in range(len(one.ids_T))]
+    assert row.positions_T.tolist() == expected
+    assert row.lengths == tuple(len(one.ids_T) for one in some)
+
+
+@pytest.mark.parametrize("capacity", [1, 64, 200])
+def test_how_documents_fall_into_rows_changes_no_loss(model, tokeniser, capacity):
+    some = documents(tokeniser)
+    loss, gradient = loss_and_gradient(model, some)
+    split_loss, split_gradient = loss_and_gradient(model, some, capacity=capacity)
+    assert split_loss == pytest.approx(loss, rel=1e-6)
+    assert_same_gradient(split_gradient, gradient)
+
+
+def test_recomputing_a_long_row_changes_no_loss(model, tokeniser):
+    some = documents(tokeniser)
+    loss, gradient = loss_and_gradient(model, some)
+    again, recomputed = loss_and_gradient(model, some, recomputes=True)
+    assert again == loss
+    assert_same_gradient(recomputed, gradient)
+
+
+def test_a_rows_weight_multiplies_its_loss(model, tokeniser):
+    some = documents(tokeniser)[:4]
+    loss, gradient = loss_and_gradient(model, some)
+    doubled, twice = loss_and_gradient(model, [replace(one, weight=2.0) for one in some])
+    assert doubled == pytest.approx(2 * loss)
+    assert_same_gradient(twice, 2 * gradient)
+
+
+def test_the_chunked_loss_and_its_gradient_are_those_of_autograd():
+    torch.manual_seed(0)
+    hidden = torch.randn(2 * CHUNK + 3, 16, dtype=torch.float64, requires_grad=True)
+    head, weights = torch.randn(50, 16, dtype=torch.float64), torch.rand(len(hidden))
+    targets = torch.randint(50, (len(hidden),))
+    expected = (F.cross_entropy(hidden @ head.T, targets, reduction="none") * weights).sum()
+    (expected_gradient,) = torch.autograd.grad(expected, hidden)
+    loss = loss_sum(hidden, head, targets, weights)
+    (gradient,) = torch.autograd.grad(loss / 3, hidden)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(gradient, expected_gradient / 3, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_that_is_not_plainly_causal_is_refused_not_ignored(model, tokeniser):
+    (row,) = pack(documents(tokeniser)[:2], capacity=1000, device=model.device)
+    for layer in model._decoder.layers:
+        layer.self_attn.attention_dropout = 0.1
+    with pytest.raises(FailedPrecondition, match="expected plain causal attention"):
+        model.loss_sum(row, recomputes=False)
+
+
+# --- the loop -------------------------------------------------------------------------------------
+
+
+def corpus_of(tokeniser, settings, rows=ROWS):
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    reader = BlockReader(
+        lambda start, end: iter([data[start:end]]),
+        tokeniser,
+        url="gs://acme/in.jsonl",
+        size_bytes=len(data),
+        check=lambda: None,
+    )
+    return Corpus(reader, settings, url="gs://acme/in.jsonl", size_bytes=len(data))
+
+
+def run_loop(model, tokeniser, settings, rows=ROWS):
+    corpus = corpus_of(tokeniser, settings, rows)
+    state = TrainingState(num_steps=corpus.survey(num_rows_registered=0))
+    optimiser = new_optimiser(model, settings)
+    train(model, optimiser, corpus, state, settings, check=lambda: None, after_step=lambda: None)
+    return state
+
+
+def test_the_loss_curve_is_that_of_a_plain_loop_to_four_decimals(model, plain_model, tokeniser):
+    state = run_loop(model, tokeniser, SETTINGS)
+    corpus = corpus_of(tokeniser, SETTINGS)
+    num_steps = corpus.survey(num_rows_registered=0)
+    parameters = [one for one in plain_model.parameters() if one.requires_grad]
+    optimiser = torch.optim.AdamW(parameters, weight_decay=SETTINGS.weight_decay)
+    curve = []
+    for number, step in enumerate(corpus.steps(START)):
+        optimiser.param_groups[0]["lr"] = learning_rate(number, num_steps, SETTINGS)
+        num_supervised = sum(one.num_supervised for one in step.documents)
+        loss = plain_loss(plain_model, step.documents) / num_supervised
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+        curve.append(loss.item())
+    assert [step.loss for step in state.metrics] == pytest.approx(curve, abs=5e-5)
+    assert curve[-1] < curve[0] - 0.5
+
+
+def test_smaller_rows_give_the_same_curve(folder, tokeniser, monkeypatch):
+    def curve():
+        model = LoraModel(folder, rank=4, seed=0, device=torch.device("cpu"))
+        return [step.loss for step in run_loop(model, tokeniser, SETTINGS).metrics]
+
+    whole = curve()
+    monkeypatch.setattr(training, "ROW_TOKENS", {"cpu": 60})
+    assert curve() == pytest.approx(whole, abs=1e-5)
+
+
+def test_the_same_seed_trains_the_same_bits_and_another_does_not(folder, tokeniser):
+    def adapter(seed):
+        model = LoraModel(folder, rank=4, seed=seed, device=torch.device("cpu"))
+        run_loop(model, tokeniser, replace(SETTINGS, seed=seed))
+        return model.files(BASE)["adapter_model.safetensors"]
+
+    assert adapter(5) == adapter(5)
+    assert adapter(5) != adapter(6)
+
+
+def test_a_loss_that_is_no_number_ends_the_job_and_says_what_to_lower(model, tokeniser):
+    with pytest.raises(InvalidRequest, match=r"at step 1 the loss is inf.*lower learning_rate"):
+        run_loop(model, tokeniser, SETTINGS, [{**row, "weight": 1e38} for row in ROWS])
+
+
+def test_the_learning_rate_warms_up_and_falls_to_a_tenth():
+    settings = replace(SETTINGS, learning_rate=0.1, learning_rate_warmup_steps=4)
+    shares = [learning_rate(step, 15, settings) / 0.1 for step in range(20)]
+    assert shares[:5] == pytest.approx([0.25, 0.5, 0.75, 1.0, 1.0])
+    assert shares[4:15] == sorted(shares[4:15], reverse=True)
+    assert shares[9] == pytest.approx(0.55)
+    assert shares[14:] == pytest.approx([0.1] * 6)
