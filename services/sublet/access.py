@@ -44,8 +44,6 @@ class Rule(StrEnum):
     """Must be PROVED, or the dataset is refused."""
     REQUIRED_TO_TRAIN = "REQUIRED_TO_TRAIN"
     """Must be PROVED before a job may write its model there."""
-    REFUSED = "REFUSED"
-    """Must be REFUTED: its presence refuses the dataset."""
     REPORTED = "REPORTED"
     """Kept in the report, decides nothing."""
     UNCHECKED = "UNCHECKED"
@@ -70,8 +68,6 @@ class Finding:
         match self.rule:
             case Rule.REQUIRED | Rule.REQUIRED_TO_TRAIN:
                 return self.verdict is not Verdict.PROVED
-            case Rule.REFUSED:
-                return self.verdict is not Verdict.REFUTED
             case _:
                 return False
 
@@ -108,7 +104,7 @@ class AccessReport:
 
     def refusals(self, *, to_train: bool = False) -> tuple[Finding, ...]:
         """Every finding that refuses, and one for each required fact that nobody established."""
-        enforced = {Rule.REQUIRED, Rule.REFUSED} | ({Rule.REQUIRED_TO_TRAIN} if to_train else set())
+        enforced = {Rule.REQUIRED} | ({Rule.REQUIRED_TO_TRAIN} if to_train else set())
         found = {finding.fact for finding in self.findings}
         missing = (
             finding(fact.name, Verdict.NOT_VISIBLE, f"{fact.meaning}: not established")
@@ -289,23 +285,22 @@ def _data_account_may_write(q: Question) -> Iterator[Finding]:
         yield from _granted(q, "data_account_may_write", email, _CREATE, OBJECT_CREATOR, name)
 
 
-def _nothing_is_public(q: Question) -> Iterator[Finding]:
+def _is_not_public(q: Question) -> Iterator[Finding]:
     if isinstance(q.policy, NotVisible):
         return
     public = [(b.role, m) for b in q.policy.bindings for m in b.members if m in _EVERYONE]
     for role, member in public:
         yield finding(
-            "granted_to_everyone",
-            Verdict.PROVED,
+            "is_not_public",
+            Verdict.REFUTED,
             f"{role} is granted to {member}",
             principal=member,
             fix=f"gcloud storage buckets remove-iam-policy-binding gs://{q.bucket} "
             f"--member={member} --role={role}",
         )
     if not public:
-        yield finding(
-            "granted_to_everyone", Verdict.REFUTED, f"no binding names {' or '.join(_EVERYONE)}"
-        )
+        evidence = f"no binding names {' or '.join(_EVERYONE)}"
+        yield finding("is_not_public", Verdict.PROVED, evidence)
 
 
 def _no_grantee_is_deleted(q: Question) -> Iterator[Finding]:
@@ -317,8 +312,8 @@ def _no_grantee_is_deleted(q: Question) -> Iterator[Finding]:
     ]
     for role, member in deleted:
         yield finding(
-            "granted_to_a_deleted_account",
-            Verdict.PROVED,
+            "no_grantee_is_deleted",
+            Verdict.REFUTED,
             f"{role} is granted to {member}, which no longer exists and could be made again",
             principal=member,
             fix=f"gcloud storage buckets remove-iam-policy-binding gs://{q.bucket} "
@@ -326,10 +321,10 @@ def _no_grantee_is_deleted(q: Question) -> Iterator[Finding]:
         )
     if not deleted:
         evidence = "no binding names a deleted account of ours"
-        yield finding("granted_to_a_deleted_account", Verdict.REFUTED, evidence)
+        yield finding("no_grantee_is_deleted", Verdict.PROVED, evidence)
 
 
-def _no_more_than_needed(q: Question) -> Iterator[Finding]:
+def _grants_are_narrow(q: Question) -> Iterator[Finding]:
     if isinstance(q.policy, NotVisible):
         return
     data_accounts = {f"serviceaccount:{email}" for email in q.account.data_accounts}
@@ -339,8 +334,8 @@ def _no_more_than_needed(q: Question) -> Iterator[Finding]:
         for member in binding.members:
             if member.casefold() in data_accounts:
                 yield finding(
-                    "granted_more_than_needed",
-                    Verdict.PROVED,
+                    "grants_are_narrow",
+                    Verdict.REFUTED,
                     f"{member} holds {binding.role}; {OBJECT_VIEWER} and {OBJECT_CREATOR} suffice "
                     "(every token is cut down to them anyway)",
                     principal=member,
@@ -478,9 +473,9 @@ FACTS: Final = (
         _data_account_may_write,
     ),
     Fact("object_is_read", Rule.REQUIRED, "one byte came through the chain that jobs use"),
-    Fact("granted_to_everyone", Rule.REFUSED, "the bucket is public", _nothing_is_public),
-    Fact("granted_to_a_deleted_account", Rule.REFUSED, "a grantee is gone", _no_grantee_is_deleted),
-    Fact("granted_more_than_needed", Rule.REPORTED, "a grant is wide", _no_more_than_needed),
+    Fact("is_not_public", Rule.REQUIRED, "the grants name accounts", _is_not_public),
+    Fact("no_grantee_is_deleted", Rule.REQUIRED, "no name is free", _no_grantee_is_deleted),
+    Fact("grants_are_narrow", Rule.REPORTED, "none is wider than needed", _grants_are_narrow),
     Fact(
         "public_access_is_prevented",
         Rule.REPORTED,

@@ -210,8 +210,7 @@ class Lease:
 
         Args:
             counts: False where the token is known to be alive still, because another lease keeps
-                its
-                data account enabled; such a try proves nothing and blames nobody.
+                its data account enabled; such a try proves nothing and blames nobody.
         """
         num_probes = self.num_probes + (counts and not probe.is_refused)
         state = (

@@ -28,5 +28,7 @@ class Revocation:
             raise TryAgain(f"{fact.lease}: the last token is not refused yet ({answers})")
 
     def attempt(self, name: LeaseName, *, because: str) -> Lease:
-        """End the lease if it lives, and try once to prove its end; the state says what came of it."""
+        """
+        End the lease if it lives, and try once to prove its end; the state says what came of it.
+        """
         return self._broker.revoke(name, because=because)

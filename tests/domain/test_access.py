@@ -119,10 +119,10 @@ def test_a_fact_that_stands_in_no_row_cannot_be_reported():
             "data_account_may_write",
             question((*without(DATA), grant(VIEWER, f"serviceAccount:{DATA}"))),
         ),
-        ("granted_to_everyone", question((*GRANTS, grant(VIEWER, "allUsers")))),
-        ("granted_to_everyone", question((*GRANTS, grant(VIEWER, "allAuthenticatedUsers")))),
+        ("is_not_public", question((*GRANTS, grant(VIEWER, "allUsers")))),
+        ("is_not_public", question((*GRANTS, grant(VIEWER, "allAuthenticatedUsers")))),
         (
-            "granted_to_a_deleted_account",
+            "no_grantee_is_deleted",
             question((*GRANTS, grant(VIEWER, f"deleted:serviceAccount:{DATA}?uid=1"))),
         ),
     ],
@@ -161,7 +161,7 @@ def test_a_member_is_the_same_in_any_case():
 def test_a_wider_role_is_accepted_and_reported(role):
     report = check_policy(question((*without(DATA), grant(role, f"serviceAccount:{DATA}"))))
     assert not report.policy_refusals()
-    wide = [f for f in report.findings if f.fact == "granted_more_than_needed"]
+    wide = [f for f in report.findings if f.fact == "grants_are_narrow"]
     assert role in wide[0].evidence
 
 

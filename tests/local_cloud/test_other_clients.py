@@ -12,7 +12,9 @@ LARGE = os.urandom(9 * 2**20)
 
 @pytest.fixture
 def environment(cloud, tmp_path, monkeypatch):
-    """What a second terminal has after `eval "$(sublet local env)"`, and a home without credentials."""
+    """
+    What a second terminal has after `eval "$(sublet local env)"`, and a home without credentials.
+    """
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", cloud.addresses.storage)
     return {
         "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{cloud.addresses.storage}/",

@@ -8,7 +8,7 @@ import click
 from sublet.roles import OBJECT_CREATOR, OBJECT_VIEWER
 
 _ROLE: Final = "subletVerifier"
-_PERMISSIONS: Final = "storage.buckets.get,storage.buckets.getIamPolicy"
+_PERMISSIONS: Final = "--permissions=storage.buckets.get,storage.buckets.getIamPolicy"
 
 
 def show_account(account: Mapping[str, Any], bucket: str) -> None:
@@ -34,7 +34,7 @@ def _grants(account: Mapping[str, Any], bucket: str) -> list[tuple[str, list[str
         (
             "Control plane: reads the bucket's policy, never an object",
             [
-                f"gcloud iam roles create {_ROLE} --project=YOUR_PROJECT --permissions={_PERMISSIONS}",
+                f"gcloud iam roles create {_ROLE} --project=YOUR_PROJECT {_PERMISSIONS}",
                 _binding(bucket, verifier, f"projects/YOUR_PROJECT/roles/{_ROLE}"),
             ],
         ),

@@ -49,7 +49,7 @@ def _item(value: Any, indent: str) -> str:  # noqa: ANN401  JSON is any
 
 
 def _fact(fact: Mapping[str, Any], indent: str) -> str:
-    mark = "REFUSED" if fact["refuses"] else "ok"
+    mark = "REFUSED" if fact["refuses"] else "ok" if fact["verdict"] == "PROVED" else "note"
     line = f"{indent}{mark:8}{fact['verdict']:12}{fact['fact']}: {fact['evidence']}"
     return line + (f"\n{indent}{'':8}run: {fact['fix']}" if fact["refuses"] and fact["fix"] else "")
 

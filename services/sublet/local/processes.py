@@ -30,19 +30,12 @@ async def spawn(
 
     Args:
         listener: a listening socket that the program finds as systemd would pass it: whoever
-            connects
-            before the program is ready waits instead of being refused.
+            connects before the program is ready waits instead of being refused.
     """
     fd = listener.fileno() if listener else _NO_LISTENER
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-S",
-            str(_LIFELINE),
-            str(os.getpid()),
-            str(fd),
-            *arguments,
+            *on_a_lifeline(arguments, fd),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
@@ -51,6 +44,12 @@ async def spawn(
             pass_fds=() if listener is None else (fd,),
             start_new_session=True,
         )
+
+
+def on_a_lifeline(arguments: Sequence[str], listener: int = _NO_LISTENER) -> list[str]:
+    """The command that runs the program so that it does not outlive the calling process."""
+    python = [sys.executable, "-I", "-S"]
+    return [*python, str(_LIFELINE), str(os.getpid()), str(listener), *arguments]
 
 
 async def end(process: asyncio.subprocess.Process, *, grace: timedelta) -> int:

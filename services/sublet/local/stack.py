@@ -35,8 +35,8 @@ from sublet.local.bootstrap import (
     email_of,
 )
 from sublet.local.cloud import Addresses, LocalCloud
-from sublet.local.iam.metadata import metadata_variables
 from sublet.local.control import Control
+from sublet.local.iam.metadata import metadata_variables
 from sublet.local.servers import HttpServers, Ports
 from sublet.local.tenants import Tenants, new_api_key
 from sublet.local.units import UNITS, Units
