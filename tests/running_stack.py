@@ -74,7 +74,7 @@ class RunningStack:
         """SIGKILL to the stack, and to nothing else: what becomes of the rest is the question."""
         family = psutil.Process(self.pid).children(recursive=True)
         os.kill(self.pid, signal.SIGKILL)
-        gone, alive = psutil.wait_procs(family, timeout=10)
+        _, alive = psutil.wait_procs(family, timeout=10)
         assert not alive, f"left behind: {alive}"
 
     def sublet(self, *arguments: Any) -> str:
@@ -91,7 +91,9 @@ class RunningStack:
     # --- people -----------------------------------------------------------------------------------
 
     def tenant(self, *, watch: dict[str, Any] | None = WATCH) -> "Tenant":
-        """An account of its own for each test, so that no test waits for another's tokens to die."""
+        """
+        An account of its own for each test, so that no test waits for another's tokens to die.
+        """
         name = f"tenant-{next(self._names)}"
         data_dir = ("--data-dir", self.directory, "-o", "json")
         made = json.loads(self.sublet("local", "create-account", name, *data_dir))

@@ -1,6 +1,6 @@
 """
-A trainer that was taken over: it has everything that a trainer has, tries everything else with it, and
-prints what it was answered. It stands in the training job's place for one test.
+A trainer that was taken over: it has everything that a trainer has, tries everything else with it,
+and prints what it was answered. It stands in the training job's place for one test.
 """
 
 import json
@@ -61,17 +61,26 @@ def main():
         "read the policy": call("GET", f"{STORAGE}/storage/v1/b/{bucket}/iam", token),
         "delete the dataset": call("DELETE", object_url(bucket, reads["object"]), token),
         "overwrite the dataset": call("POST", upload_url(bucket, reads["object"]), token, b"x"),
-        "drop a file that would train": call("POST", upload_url(bucket, "data/evil.jsonl"), token, b"x"),
-        "write beside its prefix": call("POST", upload_url(bucket, prefix[:-1] + "-evil/x"), token, b"x"),
+        "drop a file that would train": call(
+            "POST", upload_url(bucket, "data/evil.jsonl"), token, b"x"
+        ),
+        "write beside its prefix": call(
+            "POST", upload_url(bucket, prefix[:-1] + "-evil/x"), token, b"x"
+        ),
         "write under its prefix": call("POST", upload_url(bucket, prefix + "x"), token, b"x"),
         "overwrite what it wrote": call("POST", upload_url(bucket, prefix + "x"), token, b"y"),
         "write to another bucket": call("POST", upload_url(neighbour, prefix + "x"), token, b"x"),
         "read as itself": call("GET", object_url(bucket, reads["object"]), own),
         "mint for itself": call("POST", impersonate, own, {"scope": ["x"]}),
         "mint with its lease's token": call("POST", impersonate, token, {"scope": ["x"]}),
-        "revoke its own lease": call("POST", f"{BROKER}/v1/{LEASE}:revoke", identity, {"because": "x"}),
+        "revoke its own lease": call(
+            "POST", f"{BROKER}/v1/{LEASE}:revoke", identity, {"because": "x"}
+        ),
         "open a lease": call(
-            "POST", f"{BROKER}/v1/leases:openForTraining", identity, {"job": order["training"]["job"]}
+            "POST",
+            f"{BROKER}/v1/leases:openForTraining",
+            identity,
+            {"job": order["training"]["job"]},
         ),
         "claim a neighbour's ended lease": call(
             "POST", f"{BROKER}/v1/{other_lease}:claim", identity, {"execution": "x"}

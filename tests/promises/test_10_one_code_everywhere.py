@@ -27,7 +27,13 @@ CLOUD = {
 
 def test_without_the_local_clouds_variables_every_endpoint_is_googles():
     endpoints = Deployment(CLOUD).endpoints
-    urls = [endpoints.iam, endpoints.iam_credentials, endpoints.sts, endpoints.run, endpoints.storage]
+    urls = [
+        endpoints.iam,
+        endpoints.iam_credentials,
+        endpoints.sts,
+        endpoints.run,
+        endpoints.storage,
+    ]
     assert all(url.startswith("https://") and url.endswith(".googleapis.com") for url in urls)
     assert not endpoints.pubsub_emulator
 
@@ -41,7 +47,10 @@ def test_what_is_not_set_is_named():
 
 @pytest.mark.parametrize("main", UNITS, ids=lambda path: path.parent.name)
 def test_a_deploy_unit_loads_nothing_of_the_local_cloud(main, stack, tmp_path):
-    """Each unit, with the very environment that it has in the running stack, imported in a fresh process."""
+    """
+    Each unit, with the very environment that it has in the running stack, imported in a fresh
+    process.
+    """
     metadata = stack.ports["metadata " + main.parent.name]
     environment = CLOUD | {
         "GCE_METADATA_HOST": f"127.0.0.1:{metadata}",

@@ -1,4 +1,6 @@
-"""Promise 2: the data is never copied to our storage or disk: read by generation, streamed to memory."""
+"""
+Promise 2: the data is never copied to our storage or disk: read by generation, streamed to memory.
+"""
 
 import json
 

@@ -1,4 +1,6 @@
-"""Promise 3: a job can read one object, at one generation, and write under one prefix. Nothing else."""
+"""
+Promise 3: a job can read one object, at one generation, and write under one prefix. Nothing else.
+"""
 
 import json
 import sys
@@ -17,7 +19,7 @@ def hostile_trainer(stack):
     """The training job runs the hostile trainer, until the test is over."""
     jobs, _ = stack.run_clients()
     real = jobs.get_job(name=TRAINING_JOB)
-    parent, _, job_id = TRAINING_JOB.rpartition("/jobs/")[0], None, TRAINING_JOB.rpartition("/")[2]
+    parent, _, job_id = TRAINING_JOB.partition("/jobs/")
 
     def replace(template: run_v2.TaskTemplate) -> None:
         jobs.delete_job(name=TRAINING_JOB)
@@ -28,7 +30,10 @@ def hostile_trainer(stack):
         template = run_v2.TaskTemplate(real.template.template)
         container = run_v2.Container(template.containers[0])
         container.command = [sys.executable, str(HOSTILE)]
-        container.env = [*container.env, *(run_v2.EnvVar(name=k, value=v) for k, v in variables.items())]
+        container.env = [
+            *container.env,
+            *(run_v2.EnvVar(name=k, value=v) for k, v in variables.items()),
+        ]
         template.containers = [container]
         replace(template)
 
@@ -73,6 +78,7 @@ def test_a_stolen_trainer_opens_nothing_but_its_own_lease(stack, hostile_trainer
         "claim a neighbour's ended lease": 412,
     }
     assert thief.ended_lease(job)["state"] == "REVOKED"
-    url = f"{stack.variables['STORAGE_EMULATOR_HOST']}/storage/v1/b/{thief.bucket_name}/o/data%2Ftrain.jsonl"
+    storage = f"{stack.variables['STORAGE_EMULATOR_HOST']}/storage/v1"
+    url = f"{storage}/b/{thief.bucket_name}/o/data%2Ftrain.jsonl"
     answer = requests.get(url, headers={"Authorization": f"Bearer {told['token']}"}, timeout=10)
     assert answer.status_code == 401

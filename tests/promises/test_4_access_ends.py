@@ -1,4 +1,7 @@
-"""Promise 4: access ends. Whatever crashes, no credential works after a stated bound; the end is probed."""
+"""
+Promise 4: access ends. Whatever crashes, no credential works after a stated bound; the end is
+probed.
+"""
 
 import os
 import signal
@@ -86,7 +89,7 @@ def is_running(stack, job) -> bool:
 def test_a_stack_that_is_killed_in_the_middle_of_a_job_ends_it_well_when_it_starts_again(own_stack):
     stack = own_stack()
     tenant = stack.tenant(watch=SLOW_WATCH)
-    blob, job = long_job(tenant)
+    blob, _ = long_job(tenant)
     stack.kill()
     stack.up()
     done = tenant.job_of(blob)

@@ -1,4 +1,7 @@
-"""Promise 6: events may repeat, arrive late, out of order, or be forged; one generation is trained once."""
+"""
+Promise 6: events may repeat, arrive late, out of order, or be forged; one generation is trained
+once.
+"""
 
 import json
 
@@ -52,7 +55,9 @@ def training_job() -> str:
 
 
 def runs(execution, lease: str) -> bool:
-    return any(v.name == "SUBLET_LEASE" and v.value == lease for v in execution.template.containers[0].env)
+    return any(
+        v.name == "SUBLET_LEASE" and v.value == lease for v in execution.template.containers[0].env
+    )
 
 
 def publish_request_again(stack, job) -> None:
@@ -62,7 +67,9 @@ def publish_request_again(stack, job) -> None:
 
 
 def test_an_announcement_of_another_tenants_object_registers_nothing(stack):
-    """A topic is writable by whoever may publish to it; what it names is looked up, not believed."""
+    """
+    A topic is writable by whoever may publish to it; what it names is looked up, not believed.
+    """
     victim, thief = stack.tenant(watch=None), stack.tenant()
     blob = victim.drop()
     publish(stack, f"sublet-objects-{thief.name}", notification(blob))
@@ -100,5 +107,7 @@ def test_a_forged_delivery_is_acknowledged_counted_and_does_nothing(stack):
 
 
 def quarantined(stack) -> int:
-    status = json.loads(stack.sublet("local", "status", "--data-dir", stack.directory, "-o", "json"))
+    status = json.loads(
+        stack.sublet("local", "status", "--data-dir", stack.directory, "-o", "json")
+    )
     return sum(q["count"] for q in status["quarantined"] if q["unit"] == "register-dataset")
