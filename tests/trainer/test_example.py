@@ -16,7 +16,7 @@ from sublet_trainer.base_models import prepare
 
 EXAMPLES = ROOT / "examples"
 SETTINGS = TrainingSettings(
-    epochs=2, learning_rate=4e-3, lora_rank=8, batch_size=256, learning_rate_warmup_steps=4
+    epochs=1, learning_rate=4e-3, lora_rank=8, batch_size=256, learning_rate_warmup_steps=4
 )
 
 

@@ -8,6 +8,7 @@ even when the fault is a bug of ours.
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -125,6 +126,7 @@ def _train(
 ) -> TrainedAdapter:
     interruption.check()
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
+    warnings.simplefilter("ignore", FutureWarning)  # libraries among themselves, not to our users
     from sublet_trainer.run import run  # noqa: PLC0415  seconds of imports, heartbeats running
 
     interruption.check()
