@@ -1,0 +1,30 @@
+"""What the documents say of the code is so."""
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+from sublet.cli.main import sublet
+from sublet.events import FACTS
+from sublet.gcp.publisher import topic_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_fact_that_travels_is_listed_with_its_topic_and_its_fields():
+    table = [
+        line for line in (ROOT / "docs" / "events.md").read_text().splitlines() if "`dev." in line
+    ]
+    assert [re.findall(r"`([^`]+)`", line) for line in table] == [
+        [fact.type, topic_of(fact), *(field.name for field in fields(fact))] for fact in FACTS
+    ]
+
+
+def test_every_command_that_the_readme_shows_exists():
+    readme = (ROOT / "README.md").read_text()
+    shown = re.findall(r"^    sublet (.+?)(?: *#.*)?$", readme, re.MULTILINE)
+    assert len(shown) > 5
+    for line in shown:
+        command, *words = sublet, *line.split()
+        while hasattr(command, "commands"):
+            command = command.commands[words.pop(0)]
