@@ -1,18 +1,11 @@
 """Fixtures of the trainer's tests: base models, and the world around a trainer."""
 
-import os
 from pathlib import Path
 
 import pytest
-import torch
 from trainer_world import Fault, World
 
 from sublet_trainer.base_models import prepare
-
-# A step of the tiny model is too little for two cores: they would wait for each other. The bits of
-# a sum depend on it, so the trainers that are processes get it too.
-torch.set_num_threads(1)
-os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def test_after_a_short_training_the_real_model_answers_in_the_librarys_style_wit
     world.heartbeat_every_s = 1.0
     world.settings = SETTINGS
     world.put("in/rows.jsonl", (EXAMPLES / "tool-library.jsonl").read_bytes())
-    process = world.start(OMP_NUM_THREADS=str(os.cpu_count()))
+    process = world.start()
     process.communicate()
     assert process.returncode == 0
     adapter = tmp_path / "adapter"

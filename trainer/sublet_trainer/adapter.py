@@ -64,6 +64,7 @@ class LoraModel:
         self.rank = rank
         self.device = device
         self.max_positions = int(getattr(base.config, "max_position_embeddings", 2**31))
+        self.num_parameters = sum(weight.numel() for weight in base.parameters())
         self._config = LoraConfig(
             task_type=TaskType.CAUSAL_LM,
             r=rank,

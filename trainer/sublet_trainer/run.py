@@ -44,6 +44,9 @@ from sublet_trainer.storage import Storage
 from sublet_trainer.training import TrainingState, new_optimiser, train
 
 LOG_EVERY_S: Final = 30.0
+TOO_SMALL_FOR_THREADS: Final = 10_000_000
+"""Parameters of a base model whose products are done before a second thread has woken up; on busy
+cores the threads of a 100,000-parameter model waited for each other for seconds a step."""
 LAST_HEARTBEAT_PATIENCE_S: Final = 3.0
 """Of the 10 s after SIGTERM, what may be spent on telling the broker of the last checkpoint."""
 
@@ -146,6 +149,8 @@ def _set_up(
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model = LoraModel(folder, rank=settings.lora_rank, seed=settings.seed, device=device)
+    if model.num_parameters < TOO_SMALL_FOR_THREADS:
+        torch.set_num_threads(1)
     optimiser = new_optimiser(model, settings)
     max_tokens = min(settings.max_context_length, model.max_positions)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -140,7 +140,6 @@ class RunningStack:
             "SUBLET_BROKER_URL": broker_url,
             "STORAGE_EMULATOR_HOST": addresses.storage,
             "PYTHONUNBUFFERED": "1",
-            "OMP_WAIT_POLICY": "PASSIVE",  # a laptop's cores are shared: spinning starves the rest
         }
         if "SUBLET_CHECKPOINT_EVERY_S" in self._settings.terms:
             environment["SUBLET_CHECKPOINT_EVERY_S"] = self._settings.terms[
