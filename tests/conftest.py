@@ -1,8 +1,9 @@
-"""The two worlds that tests live in: one of memory twins, and a local cloud with real clients."""
+"""The worlds that tests live in: memory twins, a local cloud with real clients, a whole stack."""
 
 import pytest
 from memory_world import World
 from running_cloud import RunningCloud
+from running_stack import RunningStack
 
 
 @pytest.fixture
@@ -47,3 +48,24 @@ def own_cloud(tmp_path):
     yield make
     for cloud in made:
         cloud.stop()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory):
+    running = RunningStack(tmp_path_factory.mktemp("stack"))
+    yield running
+    running.down()
+
+
+@pytest.fixture
+def own_stack(tmp_path):
+    """A stack of one test's own, to kill and to start again."""
+    made = []
+
+    def make(*options: str) -> RunningStack:
+        made.append(RunningStack(tmp_path, *options))
+        return made[-1]
+
+    yield make
+    for running in made:
+        running.down()

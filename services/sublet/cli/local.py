@@ -230,8 +230,11 @@ def _prepare_base_models(models_dir: Path) -> None:
 
 def _up_detached(data_dir: Path) -> None:
     """Start the same command without --detach in a session of its own, and wait until it is up."""
-    if state_file.find(data_dir):
-        raise AlreadyExists(f"a stack runs on {data_dir} already")
+    if running := state_file.find(data_dir):
+        raise AlreadyExists(
+            f"a stack, process {running.pid}, runs on {data_dir} already; "
+            f"stop it: sublet local down --data-dir {data_dir}"
+        )
     logs = data_dir / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     arguments = [argument for argument in sys.argv[1:] if argument != "--detach"]

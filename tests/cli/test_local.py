@@ -1,0 +1,91 @@
+"""`sublet local`, as somebody at a terminal meets it."""
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+
+import psutil
+import pytest
+import requests
+from running_stack import SUBLET
+
+NAMES = [
+    "STORAGE_EMULATOR_HOST",
+    "PUBSUB_EMULATOR_HOST",
+    "GOOGLE_CLOUD_PROJECT",
+    "SUBLET_BASE_URL",
+    "SUBLET_API_KEY",
+    "SUBLET_ACCOUNT_ID",
+]
+
+
+def run(*arguments, environ=os.environ):
+    command = [SUBLET, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environ, check=False)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.fixture
+def foreground(tmp_path):
+    """A stack as Ctrl-C meets it: `sublet local up`, running in front of somebody."""
+    command = [SUBLET, "local", "up", "--data-dir", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_interrupted_in_the_foreground_it_ends_well_and_leaves_no_process(foreground):
+    for line in foreground.stdout:
+        if line.startswith("In another terminal"):
+            break
+    family = psutil.Process(foreground.pid).children(recursive=True)
+    assert len(family) >= 6
+    foreground.send_signal(signal.SIGINT)
+    assert foreground.wait(timeout=30) == 0
+    assert foreground.stdout.read().endswith("sublet is down.\n")
+    assert not [one for one in family if one.is_running()]
+
+
+def test_a_shell_can_take_what_env_prints(stack):
+    lines = run("local", "env", "--data-dir", stack.directory).stdout.splitlines()
+    assert [line.partition("=")[0] for line in lines] == [f"export {name}" for name in NAMES]
+    taken = dict(shlex.split(line)[1].split("=", 1) for line in lines)
+    listed = run("list", "job", "-o", "json", environ=os.environ | taken)
+    assert json.loads(listed.stdout) == []
+
+
+@pytest.mark.parametrize("command", ["env", "status", "down"])
+def test_without_a_stack_the_answer_says_how_to_start_one(command, tmp_path):
+    done = run("local", command, "--data-dir", tmp_path)
+    assert done.returncode == 1
+    assert f"start one: sublet local up --data-dir {tmp_path}" in done.stderr
+
+
+def test_a_second_stack_on_the_same_state_is_refused(stack):
+    done = run("local", "up", "--detach", "--data-dir", stack.directory)
+    assert done.returncode != 0
+    assert str(stack.pid) in done.stderr
+
+
+def test_ports_are_those_that_were_given_and_anonymous_calls_can_be_refused(own_stack):
+    port = free_port()
+    stack = own_stack(f"--port=storage={port}", "--anonymous=deny")
+    host = stack.variables["STORAGE_EMULATOR_HOST"]
+    assert host == f"http://127.0.0.1:{port}"
+    assert requests.get(f"{host}/storage/v1/b?project=p", timeout=5).status_code == 401
+
+
+def test_status_shows_each_part_with_its_address_and_its_identity(stack):
+    status = json.loads(run("local", "status", "--data-dir", stack.directory, "-o", "json").stdout)
+    broker = next(unit for unit in status["units"] if unit["unit"] == "lease-broker")
+    assert broker["url"].startswith("http://127.0.0.1:")
+    assert broker["identity"].startswith("lease-broker@")
+    assert psutil.pid_exists(broker["pid"])
