@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sublet.clock import SystemClock
+from sublet.clock import clock_of
 from sublet.data_accounts import DataAccounts
 from sublet.dispatch import Dispatch
 from sublet.gcp.broker_client import HttpLeaseBroker
@@ -47,7 +47,7 @@ class Deployment:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
-        self.clock: Clock = SystemClock()
+        self.clock: Clock = clock_of(environment)
         self.endpoints = Endpoints.from_environment(environment)
         self.identity = Identity(self.endpoints)
 

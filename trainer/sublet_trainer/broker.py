@@ -10,7 +10,7 @@ from typing import Final
 import httpx
 import msgspec
 
-from sublet.clock import SystemClock
+from sublet.clock import clock_of
 from sublet.codec import decode, encode
 from sublet.errors import TryAgain
 from sublet.handover import Assignment, Claim, Ending, Heartbeat, Renewal
@@ -34,7 +34,7 @@ class Broker:
         self._identity = IdentityTokens(self._client, metadata_host=metadata_host, audience=url)
         self._url = f"{url.rstrip('/')}/v1/{lease}"
         self._lease = lease
-        self._clock = SystemClock()
+        self._clock = clock_of()
 
     def claim(self, claim: Claim, *, wait: Callable[[float], object]) -> Assignment:
         """

@@ -12,7 +12,7 @@ from time import monotonic
 from types import TracebackType
 from typing import Final, Self
 
-from sublet.clock import SystemClock
+from sublet.clock import clock_of
 from sublet.handover import AccessToken, Assignment, Ending, Heartbeat, TrainedAdapter
 from sublet.jobs import Progress
 from sublet_trainer.broker import TIMEOUT_S, Broker
@@ -34,7 +34,7 @@ class _Held:
 
     @classmethod
     def now(cls, token: AccessToken) -> Self:
-        life_s = (token.expires_at - SystemClock().now()) / timedelta(seconds=1)
+        life_s = (token.expires_at - clock_of().now()) / timedelta(seconds=1)
         return cls(token, monotonic() + life_s / 2, monotonic() + life_s)
 
 

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from sublet.clock import SystemClock
+from sublet.clock import clock_of
 from sublet.codec import to_builtins
 from sublet.errors import FailedPrecondition
 from sublet.handover import TrainedAdapter, TrainingOrder
@@ -267,6 +267,6 @@ def _hand_over(bench: _Bench, lease: HeldLease, state: TrainingState) -> Trained
         matmul_precision=bench.precision,
         software=software(),
         files=files,
-        written_at=SystemClock().now(),
+        written_at=clock_of().now(),
     )
     return publish(bench.output, lease, manifest)

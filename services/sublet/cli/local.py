@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-import httpx
 import psutil
 
-from sublet.cli.connection import DEFAULT_DATA_DIR
+from sublet.cli.faults import clock, fault
+from sublet.cli.logs import logs
 from sublet.cli.output import show
+from sublet.cli.stack_control import ask_stack, data_dir_option, output_option
 from sublet.errors import AlreadyExists
 from sublet.local import state_file
 
@@ -30,19 +31,14 @@ _NOT_ENFORCED: Final = (
     "VPC Service Controls, deny policies, organisation policies, quotas",
 )
 
-_data_dir = click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_DATA_DIR,
-    show_default=True,
-    help="Where its state lies.",
-)
-_output = click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text")
-
 
 @click.group()
 def local() -> None:
     """A whole sublet on this machine, with a Google Cloud that enforces IAM."""
+
+
+for _command in (clock, fault, logs):
+    local.add_command(_command)
 
 
 def _default_models_dir() -> Path:
@@ -78,7 +74,7 @@ def _durations(command: F) -> F:
 
 
 @local.command()
-@_data_dir
+@data_dir_option
 @click.option("--detach", is_flag=True, help="Leave it running in the background.")
 @click.option(
     "--anonymous",
@@ -154,7 +150,7 @@ def up(
 
 
 @local.command()
-@_data_dir
+@data_dir_option
 def down(data_dir: Path) -> None:
     """Stop the stack that runs on a data directory."""
     stack = state_file.require(data_dir)
@@ -169,7 +165,7 @@ def down(data_dir: Path) -> None:
 
 
 @local.command()
-@_data_dir
+@data_dir_option
 def env(data_dir: Path) -> None:
     """Print what a client needs, as lines for `eval`."""
     for name, value in state_file.require(data_dir).variables.items():
@@ -177,44 +173,31 @@ def env(data_dir: Path) -> None:
 
 
 @local.command()
-@_data_dir
-@_output
+@data_dir_option
+@output_option
 def status(data_dir: Path, output: str) -> None:
     """Show each part: where it answers, as whom it runs, what it takes."""
-    show(_control(data_dir, "GET", "/status"), output)
+    show(ask_stack(data_dir, "GET", "/status"), output)
 
 
 @local.command("create-account")
 @click.argument("account")
-@_data_dir
-@_output
+@data_dir_option
+@output_option
 def create_account(account: str, data_dir: Path, output: str) -> None:
     """Make an account, and show its API key this once."""
-    show(_control(data_dir, "POST", "/accounts", {"account": account}), output)
+    show(ask_stack(data_dir, "POST", "/accounts", {"account": account}), output)
 
 
 @local.command("create-bucket")
 @click.argument("name")
 @click.option("-a", "--account-id", envvar="SUBLET_ACCOUNT_ID", default="acme", show_default=True)
-@_data_dir
-@_output
+@data_dir_option
+@output_option
 def create_bucket(name: str, account_id: str, data_dir: Path, output: str) -> None:
     """Make a bucket with the grants and the notification that a customer would make."""
     path = f"/accounts/{account_id}/buckets"
-    show(_control(data_dir, "POST", path, {"bucket": name}), output)
-
-
-def _control(
-    data_dir: Path, method: str, path: str, body: dict[str, str] | None = None
-) -> dict[str, Any]:
-    stack = state_file.require(data_dir)
-    with httpx.Client(base_url=stack.control_url, trust_env=False, timeout=30) as client:
-        headers = {"Authorization": f"Bearer {stack.control_secret}"}
-        response = client.request(method, path, json=body, headers=headers)
-    answer: dict[str, Any] = response.json()
-    if not response.is_success:
-        raise click.ClickException(answer["error"]["message"])
-    return answer
+    show(ask_stack(data_dir, "POST", path, {"bucket": name}), output)
 
 
 def _prepare_base_models(models_dir: Path) -> None:

@@ -4,12 +4,16 @@ of sublet; what sublet needs of a cloud is put into it by `bootstrap`, as Terraf
 """
 
 import asyncio
+import socket
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from sublet.clock import SystemClock
 from sublet.local.database import Database
+from sublet.local.faults import Faults
+from sublet.local.faulty_http import FaultyHttp
 from sublet.local.iam.api import iam_app, sts_app
 from sublet.local.iam.enforcement import Iam
 from sublet.local.iam.metadata import MetadataServer
@@ -28,6 +32,7 @@ from sublet.local.storage.notifications import Notifications
 from sublet.local.storage.objects import Objects
 from sublet.local.storage.uploads import Uploads
 from sublet.local.topics import PubSubTopics
+from sublet.local.web import Router
 from sublet.names import Email
 from sublet.ports import Clock
 
@@ -64,9 +69,11 @@ class LocalCloud:
         self._http = HttpServers()
         self._metadata_hosts: dict[Email, str] = {}
         self._housekeeping: asyncio.Task[None] | None = None
+        self.faults = Faults()
         self.database = Database(directory / "cloud.db")
         self.iam = Iam(self.database, clock, anonymous_is_owner=anonymous_is_owner)
-        self.id_tokens = IdTokens(directory, clock)
+        # Google's libraries check ID tokens by the machine's clock, which nobody can move.
+        self.id_tokens = IdTokens(directory, SystemClock())
         self.projects = Projects(self.database)
         self.pubsub = PubSub(self.database, clock, self.iam, self.id_tokens)
         self._pubsub_server = PubSubServer(self.pubsub)
@@ -86,14 +93,13 @@ class LocalCloud:
         """Serve every part; nothing of the cloud is promised before this returns."""
         iam = iam_app(self.iam, self.id_tokens, self.projects, self._clock)
         run = RunApi(self.iam, self.run_state, self.executions).app()
-        await self._http.serve(storage_app(self.storage), self._storage_listener)
+        await self._serve("storage", storage_app(self.storage), self._storage_listener)
         addresses = Addresses(
             storage=self._storage_url,
             pubsub=await self._pubsub_server.start(self._ports.reserve("pubsub")),
-            run="http://" + await self._http.serve(run, self._ports.listen("run")),
-            iam="http://" + await self._http.serve(iam, self._ports.listen("iam")),
-            sts="http://"
-            + await self._http.serve(sts_app(self.iam, self._clock), self._ports.listen("sts")),
+            run=await self._serve("run", run),
+            iam=await self._serve("iam", iam),
+            sts=await self._serve("sts", sts_app(self.iam, self._clock)),
         )
         self._housekeeping = asyncio.create_task(self._keep_house())
         return addresses
@@ -122,6 +128,10 @@ class LocalCloud:
         await self._pubsub_server.stop()
         await self._http.stop()
         self.database.close()
+
+    async def _serve(self, part: str, app: Router, listener: socket.socket | None = None) -> str:
+        faulty = FaultyHttp(part, app, self.faults, self.iam.tokens.expire)
+        return "http://" + await self._http.serve(faulty, listener or self._ports.listen(part))
 
     async def _keep_house(self) -> None:
         while True:

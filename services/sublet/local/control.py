@@ -1,13 +1,16 @@
 """
 What an operator may ask of a running local cloud, over HTTP with the secret of its state file: make
-an account, make a bucket with a customer's grants, say how the parts are, stop.
+an account, make a bucket with a customer's grants, say how the parts are, move the clock, order
+faults.
 """
 
 import hmac
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
-from sublet.errors import Unauthenticated
+from sublet.errors import InvalidRequest, Unauthenticated
+from sublet.local.faults import DEFAULT_DELAY, Faults, Order, parse_fault
 from sublet.local.tenants import Tenants, new_api_key
 from sublet.local.web import Request, Response, Router, json_response
 
@@ -20,15 +23,23 @@ class Control:
         tenants: Tenants,
         register_url: str,
         status: Callable[[], Awaitable[dict[str, Any]]],
+        faults: Faults,
+        advance: Callable[[timedelta], datetime],
     ) -> None:
         self._secret = secret
         self._tenants = tenants
         self._register_url = register_url
         self._status = status
+        self._faults = faults
+        self._advance = advance
 
     def app(self) -> Router:
         router = Router()
         router.add("GET", "/status", self.status)
+        router.add("POST", "/clock", self.advance_clock)
+        router.add("GET", "/faults", self.list_faults)
+        router.add("POST", "/faults", self.order_fault)
+        router.add("DELETE", "/faults", self.clear_faults)
         router.add("POST", "/accounts", self.create_account)
         router.add("POST", "/accounts/{account}/buckets", self.create_bucket)
         return router
@@ -36,6 +47,32 @@ class Control:
     async def status(self, request: Request) -> Response:
         self._check(request)
         return json_response(await self._status())
+
+    async def advance_clock(self, request: Request) -> Response:
+        self._check(request)
+        try:
+            by = timedelta(seconds=float((await request.json())["seconds"]))
+        except (KeyError, TypeError, ValueError, OverflowError):
+            raise InvalidRequest("seconds: expected a number") from None
+        if by < timedelta(0):
+            raise InvalidRequest(f"seconds: got {by.total_seconds():g}; time only moves forward")
+        return json_response({"now": self._advance(by).isoformat()})
+
+    async def list_faults(self, request: Request) -> Response:
+        self._check(request)
+        return json_response({"faults": [_described(order) for order in self._faults.orders]})
+
+    async def order_fault(self, request: Request) -> Response:
+        self._check(request)
+        order = _parse_order(await request.json())
+        self._faults.add(order)
+        return json_response(_described(order))
+
+    async def clear_faults(self, request: Request) -> Response:
+        self._check(request)
+        name = request.query.get("fault", "")
+        self._faults.clear(parse_fault(name) if name else None)
+        return json_response({"faults": [_described(order) for order in self._faults.orders]})
 
     async def create_account(self, request: Request) -> Response:
         self._check(request)
@@ -55,3 +92,29 @@ class Control:
         given = (request.authorization or "").removeprefix("Bearer ")
         if not hmac.compare_digest(given, self._secret):
             raise Unauthenticated("expected the secret of this stack's state file as bearer")
+
+
+def _parse_order(body: Mapping[str, Any]) -> Order:
+    times, rate = body.get("times", 1), body.get("rate", 1.0)
+    seconds = body.get("seconds", DEFAULT_DELAY.total_seconds())
+    is_number = all(isinstance(value, int | float) for value in (rate, seconds))
+    if not is_number or not (times is None or isinstance(times, int)):
+        raise InvalidRequest("expected numbers for times, rate and seconds")
+    return Order(
+        fault=parse_fault(str(body.get("fault", ""))),
+        on=str(body.get("on", "")),
+        rate=rate,
+        times=times,
+        delay=timedelta(seconds=seconds),
+    )
+
+
+def _described(order: Order) -> dict[str, Any]:
+    return {
+        "fault": order.fault,
+        "on": order.on,
+        "rate": order.rate,
+        "times": order.times,
+        "seconds": order.delay.total_seconds(),
+        "numStruck": order.num_struck,
+    }

@@ -11,15 +11,15 @@ import secrets
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import psutil
 
-from sublet.clock import SystemClock
+from sublet.clock import OFFSET_FILE, MovableClock
 from sublet.errors import AlreadyExists
 from sublet.gcp.seal import new_key as new_seal_key
 from sublet.local import state_file
@@ -34,6 +34,7 @@ from sublet.local.bootstrap import (
     TrainingContainer,
     email_of,
 )
+from sublet.local.chaos import Chaos
 from sublet.local.cloud import Addresses, LocalCloud
 from sublet.local.control import Control
 from sublet.local.iam.metadata import metadata_variables
@@ -66,8 +67,9 @@ class RunningStack:
     def __init__(self, settings: Settings, tell: Callable[[str], None]) -> None:
         self._settings = settings
         self._tell = tell
-        self._clock = SystemClock()
         self._directory = settings.directory
+        self._clock_file = (self._directory / "clock-offset").resolve()
+        self._clock = MovableClock(self._clock_file)
         ports = Ports(self._directory / "ports.json", settings.ports)
         self._cloud = LocalCloud(
             self._directory,
@@ -82,10 +84,13 @@ class RunningStack:
         self._tenants = Tenants(self._cloud, self._bootstrap, self._registry, self._clock)
         self._control_listener = ports.listen("control")
         self._http = HttpServers()
-        self._scheduler: asyncio.Task[None] | None = None
+        self._chaos = Chaos(self._cloud.faults, self._cloud.run_state, self._units)
+        self._addresses: Addresses | None = None
+        self._sweep_is_due = asyncio.Event()
+        self._background: list[asyncio.Task[None]] = []
 
     async def start(self) -> state_file.Stack:
-        addresses = await self._cloud.start()
+        addresses = self._addresses = await self._cloud.start()
         urls = {unit.name: self._units.url_of(unit.name) for unit in UNITS}
         self._bootstrap.apply(urls, self._training_container(addresses, urls["lease-broker"]))
         metadata_hosts = {u.name: await self._cloud.serve_metadata(email_of(u.name)) for u in UNITS}
@@ -97,17 +102,27 @@ class RunningStack:
         )
         self._cloud.executions.resume()
         stack = await self._serve_control(addresses, urls, api_key)
-        self._scheduler = asyncio.create_task(self._ring_sweep(urls["sweep-leases"]))
+        self._background = [
+            asyncio.create_task(self._ring_sweep(urls["sweep-leases"])),
+            asyncio.create_task(self._chaos.run()),
+        ]
         return stack
 
     async def stop(self) -> None:
         state_file.remove(self._directory)
-        if self._scheduler:
-            self._scheduler.cancel()
+        for task in self._background:
+            task.cancel()
         await self._cloud.executions.stop()
         await self._units.stop()
         await self._http.stop()
         await self._cloud.stop()
+
+    def advance(self, by: timedelta) -> datetime:
+        """Move the time of every part forward, and let each do what is due by then."""
+        self._clock.advance(by)
+        self._cloud.pubsub.wake()
+        self._sweep_is_due.set()
+        return self._clock.now()
 
     async def status(self) -> dict[str, Any]:
         units = [
@@ -128,7 +143,12 @@ class RunningStack:
         ]
         return {
             "pid": os.getpid(),
-            "memoryBytes": psutil.Process().memory_info().rss,
+            "memoryBytes": _memory(os.getpid()),
+            "now": self._clock.now().isoformat(),
+            "cloud": {
+                "memoryBytes": psutil.Process().memory_info().rss,
+                "endpoints": asdict(self._addresses) if self._addresses else {},
+            },
             "units": units,
             "quarantined": quarantined,
         }
@@ -140,6 +160,7 @@ class RunningStack:
             "SUBLET_BROKER_URL": broker_url,
             "STORAGE_EMULATOR_HOST": addresses.storage,
             "PYTHONUNBUFFERED": "1",
+            OFFSET_FILE: str(self._clock_file),
         }
         if "SUBLET_CHECKPOINT_EVERY_S" in self._settings.terms:
             environment["SUBLET_CHECKPOINT_EVERY_S"] = self._settings.terms[
@@ -157,6 +178,7 @@ class RunningStack:
         """A deploy unit's whole environment: what Terraform sets, and where the local cloud is."""
         environment = {
             **metadata_variables(metadata_hosts[unit]),
+            OFFSET_FILE: str(self._clock_file),
             "GOOGLE_CLOUD_PROJECT": PLATFORM,
             "PUBSUB_EMULATOR_HOST": addresses.pubsub,
             "STORAGE_EMULATOR_HOST": addresses.storage,
@@ -212,6 +234,8 @@ class RunningStack:
             tenants=self._tenants,
             register_url=urls["register-dataset"],
             status=self.status,
+            faults=self._cloud.faults,
+            advance=self.advance,
         )
         address = await self._http.serve(control.app(), self._control_listener)
         stack = state_file.Stack(
@@ -237,7 +261,9 @@ class RunningStack:
         sender = self._cloud.iam.service_accounts.get(SENDER)
         async with httpx.AsyncClient(trust_env=False, timeout=max(every, 60)) as client:
             while True:
-                await asyncio.sleep(every)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._sweep_is_due.wait(), every)
+                self._sweep_is_due.clear()
                 token = self._cloud.id_tokens.issue(SENDER, sender.unique_id, url)
                 try:
                     await client.post(url, headers={"Authorization": f"Bearer {token}"})

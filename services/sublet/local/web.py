@@ -73,9 +73,9 @@ class Request:
                 raise HttpError(413, f"the request body is larger than {max_bytes} bytes")
         return bytes(held)
 
-    async def json(self) -> dict[str, Any]:
+    async def json(self, *, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
         """The body as a JSON object; an empty body is an empty object."""
-        body = await self.body()
+        body = await self.body(max_bytes=max_bytes)
         if not body:
             return {}
         try:
@@ -138,7 +138,7 @@ class Router:
             response = self._error_response(error)
         except ConnectionError:
             return
-        await _send(response, send, is_head=scope["method"] == "HEAD")
+        await send_response(response, send, is_head=scope["method"] == "HEAD")
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
         raw_path = scope["raw_path"].decode("ascii", "surrogateescape")
@@ -204,7 +204,7 @@ def _decoded(raw: str) -> str:
         raise InvalidRequest("a part of the path is not valid UTF-8") from None
 
 
-async def _send(response: Response, send: Send, *, is_head: bool) -> None:
+async def send_response(response: Response, send: Send, *, is_head: bool) -> None:
     headers = dict(response.headers)
     if isinstance(response.body, bytes):
         headers.setdefault("content-length", str(len(response.body)))

@@ -132,6 +132,14 @@ class AccessTokens:
             token_expires_at=datetime.fromtimestamp(row["expires_at"], now.tzinfo),
         )
 
+    def expire(self, authorization: str) -> None:
+        """Let the token of an `Authorization` header end now, if it is one of ours."""
+        sha256 = _hashed(authorization.partition(" ")[2].strip())
+        now = self._clock.now().timestamp()
+        self._database.execute(
+            "UPDATE access_tokens SET expires_at = ? WHERE sha256 = ?", now, sha256
+        )
+
     def forget_expired(self) -> None:
         """
         A dead token is as unknown as one that never was; a day's grace keeps its refusal readable.

@@ -1,0 +1,124 @@
+"""Faults are committed as ordered: by name, once, so many times or at a rate, and only there."""
+
+from datetime import timedelta
+
+import pytest
+import requests
+from google.api_core.exceptions import PreconditionFailed, ServiceUnavailable
+from google.cloud.storage.retry import DEFAULT_RETRY
+
+from sublet.errors import InvalidRequest
+from sublet.local.faults import Fault, Faults, Order, parse_fault
+
+AT_ONCE = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.01)
+
+
+@pytest.fixture
+def order(cloud):
+    """Called as order("slow", on="GET"); whatever was ordered is taken back after the test."""
+
+    def add(name, **terms):
+        made = Order(fault=Fault(name), **terms)
+        cloud.do(lambda running: running.faults.add(made))
+        return made
+
+    yield add
+    cloud.do(lambda running: running.faults.clear())
+
+
+def strikes_of(order, occasions, subject="anything"):
+    faults = Faults()
+    faults.add(order)
+    return sum(faults.strikes(order.fault, subject) for _ in range(occasions))
+
+
+def test_an_order_is_carried_out_once_so_many_times_or_at_a_rate():
+    assert strikes_of(Order(fault=Fault.SLOW), 100) == 1
+    assert strikes_of(Order(fault=Fault.SLOW, times=3), 100) == 3
+    assert strikes_of(Order(fault=Fault.SLOW, times=None), 100) == 100
+    assert 10 < strikes_of(Order(fault=Fault.SLOW, rate=0.3, times=None), 100) < 50
+
+
+def test_an_order_is_carried_out_only_where_it_was_meant():
+    assert strikes_of(Order(fault=Fault.SLOW, on="storage POST"), 5, "storage POST /upload") == 1
+    assert strikes_of(Order(fault=Fault.SLOW, on="storage POST"), 5, "storage GET /upload") == 0
+
+
+def test_a_reordering_wait_is_shorter_than_the_latest_and_differs_each_time():
+    faults = Faults()
+    faults.add(Order(fault=Fault.REORDER, times=None, delay=timedelta(seconds=10)))
+    waits = {faults.delay(Fault.REORDER, "m") for _ in range(10)}
+    assert len(waits) == 10
+    assert all(timedelta(0) < wait < timedelta(seconds=10) for wait in waits)
+
+
+@pytest.mark.parametrize("terms", [{"rate": 0}, {"rate": 1.5}, {"times": 0}])
+def test_an_order_that_makes_no_sense_is_refused(terms):
+    with pytest.raises(InvalidRequest, match="expected"):
+        Order(fault=Fault.SLOW, **terms)
+
+
+def test_an_unknown_fault_is_refused_with_those_that_there_are():
+    with pytest.raises(InvalidRequest, match="expected one of deliver-twice, deliver-late"):
+        parse_fault("gremlins")
+
+
+def test_a_503_has_no_effect_and_a_retry_gets_through(cloud, order):
+    bucket = cloud.bucket()
+    struck = order("return-503", on=f"/b/{bucket.name}/o", times=2)
+    blob = bucket.blob("a")
+    with pytest.raises(ServiceUnavailable, match="return-503"):
+        blob.upload_from_string(b"x", if_generation_match=0, retry=None)
+    assert struck.num_struck == 1
+    blob.upload_from_string(b"x", if_generation_match=0, retry=AT_ONCE)
+    assert struck.num_struck == 2
+
+
+def test_a_reset_connection_had_its_effect(cloud, order):
+    """The hard case of every retry: it happened, and nobody was told."""
+    bucket = cloud.bucket()
+    order("reset-connection", on=f"POST /upload/storage/v1/b/{bucket.name}")
+    with pytest.raises(requests.ConnectionError):
+        bucket.blob("a").upload_from_string(b"x", if_generation_match=0, retry=None)
+    assert bucket.get_blob("a").size == 1
+    with pytest.raises(PreconditionFailed):
+        bucket.blob("a").upload_from_string(b"x", if_generation_match=0)
+
+
+def test_a_download_that_is_cut_is_completed_by_the_clients_retry(cloud, order):
+    bucket = cloud.bucket()
+    bucket.blob("a").upload_from_string(b"x" * 5_000_000)
+    struck = order("reset-connection", on="GET /download/")
+    assert bucket.blob("a").download_as_bytes(retry=AT_ONCE) == b"x" * 5_000_000
+    assert struck.num_struck == 1
+
+
+def test_an_etag_conflict_strikes_conditional_writes_alone(cloud, order):
+    bucket = cloud.bucket()
+    order("etag-conflict", times=2)
+    bucket.blob("a").upload_from_string(b"x")
+    with pytest.raises(PreconditionFailed, match="etag-conflict"):
+        bucket.blob("b").upload_from_string(b"x", if_generation_match=0)
+    policy = bucket.get_iam_policy(requested_policy_version=3)
+    with pytest.raises(PreconditionFailed, match="etag-conflict"):
+        bucket.set_iam_policy(policy, retry=None)
+    bucket.set_iam_policy(policy)
+
+
+def test_a_token_that_expires_as_it_arrives_is_refused_for_good(cloud, order):
+    bucket, email = cloud.bucket(), cloud.account()
+    cloud.grant(bucket, "roles/storage.objectViewer", email)
+    url = f"{cloud.addresses.storage}/storage/v1/b/{bucket.name}/o"
+    headers = {"Authorization": f"Bearer {cloud.token(email)}"}
+    assert requests.get(url, headers=headers, timeout=5).status_code == 200
+    order("token-expiry-now")
+    assert [requests.get(url, headers=headers, timeout=5).status_code for _ in range(2)] == [
+        401
+    ] * 2
+
+
+def test_a_slow_request_waits_and_then_succeeds(cloud, order):
+    bucket = cloud.bucket()
+    struck = order("slow", on=bucket.name, delay=timedelta(milliseconds=200))
+    assert bucket.exists()
+    assert struck.num_struck == 1
