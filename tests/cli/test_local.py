@@ -89,3 +89,33 @@ def test_status_shows_each_part_with_its_address_and_its_identity(stack):
     assert broker["url"].startswith("http://127.0.0.1:")
     assert broker["identity"].startswith("lease-broker@")
     assert psutil.pid_exists(broker["pid"])
+
+
+def test_parts_of_the_cloud_run_without_the_rest_of_sublet(tmp_path):
+    data_dir = ("--data-dir", tmp_path)
+    assert run("local", "up", "--only", "storage,iam", "--detach", *data_dir).returncode == 0
+    try:
+        lines = run("local", "env", *data_dir).stdout.splitlines()
+        assert [line.partition("=")[0].removeprefix("export ") for line in lines] == [
+            "STORAGE_EMULATOR_HOST",
+            "GOOGLE_CLOUD_PROJECT",
+        ]
+        made = json.loads(
+            run("local", "create-service-account", "reader", *data_dir, "-o", "json").stdout
+        )
+        assert made["email"].startswith("reader@")
+        assert made["variables"]["GCE_METADATA_HOST"].startswith("127.0.0.1:")
+        refused = run("local", "create-account", "acme", *data_dir)
+        assert "the local cloud without sublet" in refused.stderr
+    finally:
+        run("local", "down", *data_dir)
+
+
+def test_a_part_that_there_is_not_is_refused_with_those_that_there_are(tmp_path):
+    done = run("local", "up", "--only", "bigquery", "--data-dir", tmp_path)
+    assert "expected some of storage, pubsub, run, iam" in done.stderr
+
+
+def test_logs_show_every_part(stack):
+    shown = run("local", "logs", "--no-follow", "--part", "stack", "--data-dir", stack.directory)
+    assert "sublet is up" in shown.stdout

@@ -59,6 +59,19 @@ def _parse_ports(
     return ports
 
 
+def _parse_parts(ctx: click.Context, parameter: click.Parameter, value: str) -> list[str]:
+    del ctx, parameter
+    if not value:
+        return []
+    from sublet.local.cloud import PARTS
+
+    parts = [part.strip() for part in value.split(",")]
+    if unknown := set(parts) - set(PARTS):
+        expected = ", ".join(PARTS)
+        raise click.BadParameter(f"got {', '.join(sorted(unknown))}; expected some of {expected}")
+    return parts
+
+
 def _durations(command: F) -> F:
     """The durations that bound access, as deploy units read them; in seconds."""
     for name, help_text in (
@@ -92,6 +105,13 @@ def _durations(command: F) -> F:
     help="A port for a part (storage, pubsub, run, iam, control-plane, ...); free ones otherwise.",
 )
 @click.option(
+    "--only",
+    default="",
+    callback=_parse_parts,
+    metavar="PARTS",
+    help="These parts of the cloud, and nothing of sublet: storage,pubsub,run,iam.",
+)
+@click.option(
     "--models-dir",
     type=click.Path(path_type=Path, file_okay=False),
     default=_default_models_dir,
@@ -106,6 +126,7 @@ def up(
     ports: dict[str, int],
     models_dir: Path,
     sweep_every: float,
+    only: list[str],
     *,
     detach: bool,
     **durations: float | None,
@@ -114,7 +135,11 @@ def up(
     if detach:
         _up_detached(data_dir)
         return
-    from sublet.local.stack import Settings, run
+    if only:
+        _run_parts(data_dir, only, anonymous_is_owner=anonymous == "owner", ports=ports)
+        return
+    from sublet.local.running import run_until_told
+    from sublet.local.stack import RunningStack, Settings
 
     started = time.monotonic()
     _prepare_base_models(models_dir)
@@ -145,8 +170,29 @@ def up(
             click.echo(f"  - {gap}")
         click.echo(f'In another terminal: eval "$(sublet local env --data-dir {data_dir})"')
 
-    asyncio.run(run(settings, lambda line: click.echo(line, err=True), ready))
+    def make() -> RunningStack:
+        return RunningStack(settings, lambda line: click.echo(line, err=True))
+
+    asyncio.run(run_until_told(data_dir, make, ready))
     click.echo("sublet is down.")
+
+
+def _run_parts(
+    data_dir: Path, parts: list[str], *, anonymous_is_owner: bool, ports: dict[str, int]
+) -> None:
+    """The local cloud without sublet."""
+    from sublet.local.cloud_alone import CloudAlone
+    from sublet.local.running import run_until_told
+
+    def make() -> CloudAlone:
+        return CloudAlone(data_dir, parts, anonymous_is_owner=anonymous_is_owner, ports=ports)
+
+    def ready(stack: state_file.Stack) -> None:
+        click.echo(f"{', '.join(parts)}: up; the state is in {data_dir}")
+        for name, value in stack.variables.items():
+            click.echo(f"  {name}={value}")
+
+    asyncio.run(run_until_told(data_dir, make, ready))
 
 
 @local.command()
@@ -187,6 +233,15 @@ def status(data_dir: Path, output: str) -> None:
 def create_account(account: str, data_dir: Path, output: str) -> None:
     """Make an account, and show its API key this once."""
     show(ask_stack(data_dir, "POST", "/accounts", {"account": account}), output)
+
+
+@local.command("create-service-account")
+@click.argument("name")
+@data_dir_option
+@output_option
+def create_service_account(name: str, data_dir: Path, output: str) -> None:
+    """Make an identity, and show the variables of a process that has it."""
+    show(ask_stack(data_dir, "POST", "/service-accounts", {"name": name}), output)
 
 
 @local.command("create-bucket")

@@ -5,6 +5,7 @@ of sublet; what sublet needs of a cloud is put into it by `bootstrap`, as Terraf
 
 import asyncio
 import socket
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -37,20 +38,23 @@ from sublet.names import Email
 from sublet.ports import Clock
 
 REGION: Final = "local1"
+PARTS: Final = ("storage", "pubsub", "run", "iam")
+"""`iam` is also IAM Credentials, STS and the metadata servers."""
 _HOUSEKEEPING_EVERY: Final = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
     """
-    Where each part answers: base URLs, but for Pub/Sub, which is host:port as its clients want it.
+    Where each part answers: base URLs, but for Pub/Sub over gRPC, which is host:port as its clients
+    want it; empty for a part that is not served.
     """
 
-    storage: str
-    pubsub: str
-    run: str
-    iam: str
-    sts: str
+    storage: str = ""
+    pubsub: str = ""
+    run: str = ""
+    iam: str = ""
+    sts: str = ""
 
 
 class LocalCloud:
@@ -65,7 +69,7 @@ class LocalCloud:
     ) -> None:
         self._ports = ports
         self._clock = clock
-        self._platform_project = platform_project
+        self.platform_project = platform_project
         self._http = HttpServers()
         self._metadata_hosts: dict[Email, str] = {}
         self._housekeeping: asyncio.Task[None] | None = None
@@ -89,20 +93,24 @@ class LocalCloud:
             metadata_host_of=self._metadata_hosts.__getitem__,
         )
 
-    async def start(self) -> Addresses:
-        """Serve every part; nothing of the cloud is promised before this returns."""
-        iam = iam_app(self.iam, self.id_tokens, self.projects, self._clock)
-        run = RunApi(self.iam, self.run_state, self.executions).app()
-        await self._serve("storage", storage_app(self.storage), self._storage_listener)
-        addresses = Addresses(
-            storage=self._storage_url,
-            pubsub=await self._pubsub_server.start(self._ports.reserve("pubsub")),
-            run=await self._serve("run", run),
-            iam=await self._serve("iam", iam),
-            sts=await self._serve("sts", sts_app(self.iam, self._clock)),
-        )
+    async def start(self, parts: Collection[str] = PARTS) -> Addresses:
+        """Serve those parts; nothing of the cloud is promised before this returns."""
+        addresses: dict[str, str] = {}
+        if "storage" in parts:
+            await self._serve("storage", storage_app(self.storage), self._storage_listener)
+            addresses["storage"] = self._storage_url
+        if "pubsub" in parts:
+            reserved = self._ports.reserve("pubsub")
+            addresses["pubsub"] = await self._pubsub_server.start(reserved)
+        if "run" in parts:
+            run = RunApi(self.iam, self.run_state, self.executions).app()
+            addresses["run"] = await self._serve("run", run)
+        if "iam" in parts:
+            iam = iam_app(self.iam, self.id_tokens, self.projects, self._clock)
+            addresses["iam"] = await self._serve("iam", iam)
+            addresses["sts"] = await self._serve("sts", sts_app(self.iam, self._clock))
         self._housekeeping = asyncio.create_task(self._keep_house())
-        return addresses
+        return Addresses(**addresses)
 
     async def serve_metadata(self, email: Email) -> str:
         """A metadata server for that identity; whoever is given its address has the identity."""
@@ -112,7 +120,7 @@ class LocalCloud:
                 id_tokens=self.id_tokens,
                 projects=self.projects,
                 clock=self._clock,
-                project=self._platform_project,
+                project=self.platform_project,
                 region=REGION,
                 email=email,
             )

@@ -5,33 +5,50 @@ faults.
 """
 
 import hmac
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from sublet.errors import InvalidRequest, Unauthenticated
-from sublet.local.faults import DEFAULT_DELAY, Faults, Order, parse_fault
+from sublet.clock import MovableClock
+from sublet.errors import FailedPrecondition, InvalidRequest, Unauthenticated
+from sublet.local.cloud import LocalCloud
+from sublet.local.faults import DEFAULT_DELAY, Order, parse_fault
+from sublet.local.iam.metadata import metadata_variables
 from sublet.local.tenants import Tenants, new_api_key
 from sublet.local.web import Request, Response, Router, json_response
 
 
+def new_control_secret() -> str:
+    return secrets.token_urlsafe(32)
+
+
 class Control:
+    """
+    Args:
+        tenants: None where the local cloud runs without sublet; accounts are unknown then.
+        on_advance: called when the clock was moved.
+    """
+
     def __init__(
         self,
+        cloud: LocalCloud,
+        clock: MovableClock,
         *,
         secret: str,
-        tenants: Tenants,
-        register_url: str,
         status: Callable[[], Awaitable[dict[str, Any]]],
-        faults: Faults,
-        advance: Callable[[timedelta], datetime],
+        tenants: Tenants | None = None,
+        register_url: str = "",
+        on_advance: Callable[[], None] = lambda: None,
     ) -> None:
+        self._cloud = cloud
+        self._clock = clock
+        self._faults = cloud.faults
         self._secret = secret
+        self._status = status
         self._tenants = tenants
         self._register_url = register_url
-        self._status = status
-        self._faults = faults
-        self._advance = advance
+        self._on_advance = on_advance
 
     def app(self) -> Router:
         router = Router()
@@ -40,6 +57,7 @@ class Control:
         router.add("GET", "/faults", self.list_faults)
         router.add("POST", "/faults", self.order_fault)
         router.add("DELETE", "/faults", self.clear_faults)
+        router.add("POST", "/service-accounts", self.create_service_account)
         router.add("POST", "/accounts", self.create_account)
         router.add("POST", "/accounts/{account}/buckets", self.create_bucket)
         return router
@@ -56,7 +74,10 @@ class Control:
             raise InvalidRequest("seconds: expected a number") from None
         if by < timedelta(0):
             raise InvalidRequest(f"seconds: got {by.total_seconds():g}; time only moves forward")
-        return json_response({"now": self._advance(by).isoformat()})
+        self._clock.advance(by)
+        self._cloud.pubsub.wake()
+        self._on_advance()
+        return json_response({"now": self._clock.now().isoformat()})
 
     async def list_faults(self, request: Request) -> Response:
         self._check(request)
@@ -74,16 +95,31 @@ class Control:
         self._faults.clear(parse_fault(name) if name else None)
         return json_response({"faults": [_described(order) for order in self._faults.orders]})
 
+    async def create_service_account(self, request: Request) -> Response:
+        """An identity, with a metadata server of its own: what runs beside it has its tokens."""
+        self._check(request)
+        name = str((await request.json()).get("name", ""))
+        email = self._cloud.iam.service_accounts.ensure(self._cloud.platform_project, name).email
+        variables = metadata_variables(await self._cloud.serve_metadata(email))
+        return json_response({"email": email, "variables": variables})
+
     async def create_account(self, request: Request) -> Response:
         self._check(request)
         account_id, api_key = str((await request.json()).get("account", "")), new_api_key()
-        made = self._tenants.create_account(account_id, self._register_url, api_key)
+        made = self._require_tenants().create_account(account_id, self._register_url, api_key)
         return json_response({"account": made.name, "apiKey": api_key})
 
     async def create_bucket(self, request: Request) -> Response:
         self._check(request)
         bucket = str((await request.json()).get("bucket", ""))
-        return json_response(self._tenants.create_bucket(request.parameters["account"], bucket))
+        return json_response(
+            self._require_tenants().create_bucket(request.parameters["account"], bucket)
+        )
+
+    def _require_tenants(self) -> Tenants:
+        if self._tenants is None:
+            raise FailedPrecondition("no accounts here: this is the local cloud without sublet")
+        return self._tenants
 
     def _check(self, request: Request) -> None:
         """

@@ -1,18 +1,14 @@
 """
 The whole of sublet on a laptop: the local cloud, what Terraform would make in it, and every deploy
-unit as a process of its own with its own identity. Runs until told to stop, and leaves nothing
-behind.
+unit as a process of its own with its own identity. Stopped, it leaves nothing behind.
 """
 
 import asyncio
-import fcntl
 import os
-import secrets
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,7 +32,7 @@ from sublet.local.bootstrap import (
 )
 from sublet.local.chaos import Chaos
 from sublet.local.cloud import Addresses, LocalCloud
-from sublet.local.control import Control
+from sublet.local.control import Control, new_control_secret
 from sublet.local.iam.metadata import metadata_variables
 from sublet.local.servers import HttpServers, Ports
 from sublet.local.tenants import Tenants, new_api_key
@@ -109,20 +105,12 @@ class RunningStack:
         return stack
 
     async def stop(self) -> None:
-        state_file.remove(self._directory)
         for task in self._background:
             task.cancel()
         await self._cloud.executions.stop()
         await self._units.stop()
         await self._http.stop()
         await self._cloud.stop()
-
-    def advance(self, by: timedelta) -> datetime:
-        """Move the time of every part forward, and let each do what is due by then."""
-        self._clock.advance(by)
-        self._cloud.pubsub.wake()
-        self._sweep_is_due.set()
-        return self._clock.now()
 
     async def status(self) -> dict[str, Any]:
         units = [
@@ -228,19 +216,18 @@ class RunningStack:
     async def _serve_control(
         self, addresses: Addresses, urls: dict[str, str], api_key: str
     ) -> state_file.Stack:
-        secret = secrets.token_urlsafe(32)
+        secret = new_control_secret()
         control = Control(
+            self._cloud,
+            self._clock,
             secret=secret,
+            status=self.status,
             tenants=self._tenants,
             register_url=urls["register-dataset"],
-            status=self.status,
-            faults=self._cloud.faults,
-            advance=self.advance,
+            on_advance=self._sweep_is_due.set,
         )
         address = await self._http.serve(control.app(), self._control_listener)
-        stack = state_file.Stack(
-            pid=os.getpid(),
-            started_at=psutil.Process().create_time(),
+        return state_file.of_this_process(
             control_url=f"http://{address}",
             control_secret=secret,
             variables={
@@ -252,8 +239,6 @@ class RunningStack:
                 "SUBLET_ACCOUNT_ID": DEFAULT_ACCOUNT,
             },
         )
-        state_file.write(self._directory, stack)
-        return stack
 
     async def _ring_sweep(self, url: str) -> None:
         """Cloud Scheduler, for the one thing that is scheduled."""
@@ -269,50 +254,6 @@ class RunningStack:
                     await client.post(url, headers={"Authorization": f"Bearer {token}"})
                 except httpx.HTTPError as error:
                     self._tell(f"the sweep did not answer: {type(error).__name__}")
-
-
-async def run(
-    settings: Settings, tell: Callable[[str], None], ready: Callable[[state_file.Stack], None]
-) -> None:
-    """
-    Run a stack until SIGINT or SIGTERM.
-
-    Raises:
-        AlreadyExists: another stack runs on that data directory.
-    """
-    settings.directory.mkdir(parents=True, exist_ok=True)
-    with _sole_user_of(settings.directory):
-        stopped = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stopped.set)
-        stack = RunningStack(settings, tell)
-        starting = asyncio.create_task(stack.start())
-        try:
-            await asyncio.wait(
-                (starting, asyncio.create_task(stopped.wait())),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if starting.done():
-                ready(starting.result())
-                await stopped.wait()
-        finally:
-            starting.cancel()
-            await stack.stop()
-
-
-@contextmanager
-def _sole_user_of(directory: Path) -> Iterator[None]:
-    """The lock goes with the process, however it ends."""
-    with (directory / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyExists(
-                f"a stack runs on {directory} already; "
-                f"stop it: sublet local down --data-dir {directory}"
-            ) from None
-        yield
 
 
 def _memory(pid: int) -> int:

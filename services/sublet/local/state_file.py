@@ -37,6 +37,16 @@ class Stack:
             return False
 
 
+def of_this_process(*, control_url: str, control_secret: str, variables: dict[str, str]) -> Stack:
+    return Stack(
+        pid=os.getpid(),
+        started_at=psutil.Process().create_time(),
+        control_url=control_url,
+        control_secret=control_secret,
+        variables=variables,
+    )
+
+
 def write(directory: Path, stack: Stack) -> None:
     path = directory / f"{_NAME}.new"
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
