@@ -2,7 +2,7 @@
 
 import pytest
 from memory_world import World
-from running_cloud import RunningCloud
+from running_cloud import ForeignCloud, RunningCloud
 from running_stack import RunningStack
 
 
@@ -21,9 +21,14 @@ def make_world():
     return World
 
 
+def pytest_addoption(parser):
+    parser.addoption("--against", metavar="URL", help="ask another Cloud Storage emulator instead")
+
+
 @pytest.fixture(scope="session")
-def running(tmp_path_factory):
-    cloud = RunningCloud(tmp_path_factory.mktemp("cloud"))
+def running(request, tmp_path_factory):
+    against = request.config.getoption("--against")
+    cloud = ForeignCloud(against) if against else RunningCloud(tmp_path_factory.mktemp("cloud"))
     yield cloud
     cloud.stop()
 

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import storage
 from google.oauth2.credentials import Credentials
 from google.pubsub_v1 import SubscriberClient
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from sublet.local.cloud import LocalCloud
+from sublet.local.cloud import Addresses, LocalCloud
 from sublet.local.servers import Ports
 from sublet.names import Email
 
@@ -35,7 +36,51 @@ class MovableClock:
         self._offset += timedelta(**by)
 
 
-class RunningCloud:
+class Owner:
+    """What an owner does with the official clients, whoever serves them; see `addresses`."""
+
+    addresses: Addresses
+
+    def __init__(self) -> None:
+        self._names = count(1)
+
+    def name(self, stem: str) -> str:
+        return f"{stem}-{next(self._names):04d}"
+
+    def client(self, token: str | None = None) -> storage.Client:
+        credentials = Credentials(token) if token else AnonymousCredentials()
+        return storage.Client(
+            project=CUSTOMER,
+            credentials=credentials,
+            client_options={"api_endpoint": self.addresses.storage},
+        )
+
+    def bucket(self, *, uniform: bool = True, versioned: bool = False) -> storage.Bucket:
+        bucket = self.client().bucket(self.name("bucket"))
+        bucket.iam_configuration.uniform_bucket_level_access_enabled = uniform
+        bucket.versioning_enabled = versioned
+        bucket.create()
+        return bucket
+
+
+class ForeignCloud(Owner):
+    """
+    Somebody else's Cloud Storage at a URL, for the tests that ask nothing but what clients can ask:
+    `pytest tests/local_cloud/storage --against http://127.0.0.1:9023`.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__()
+        self.addresses = Addresses(storage=url)
+
+    def stop(self) -> None:
+        """It is not ours to stop."""
+
+    def __getattr__(self, name: str):
+        pytest.skip(f"{name} reaches into our own cloud")
+
+
+class RunningCloud(Owner):
     def __init__(self, directory: Path, *, anonymous_is_owner: bool = True) -> None:
         self.clock = MovableClock()
         self._directory = directory
@@ -43,7 +88,7 @@ class RunningCloud:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._names = count(1)
+        super().__init__()
         self.start()
 
     def start(self, *identities: str) -> None:
@@ -95,25 +140,7 @@ class RunningCloud:
             answer = client.pull(subscription=subscription, max_messages=10, timeout=10)
             return [received.message for received in answer.received_messages]
 
-    # --- what an owner does -----------------------------------------------------------------------
-
-    def name(self, stem: str) -> str:
-        return f"{stem}-{next(self._names):04d}"
-
-    def client(self, token: str | None = None) -> storage.Client:
-        credentials = Credentials(token) if token else AnonymousCredentials()
-        return storage.Client(
-            project=CUSTOMER,
-            credentials=credentials,
-            client_options={"api_endpoint": self.addresses.storage},
-        )
-
-    def bucket(self, *, uniform: bool = True, versioned: bool = False) -> storage.Bucket:
-        bucket = self.client().bucket(self.name("bucket"))
-        bucket.iam_configuration.uniform_bucket_level_access_enabled = uniform
-        bucket.versioning_enabled = versioned
-        bucket.create()
-        return bucket
+    # --- whom the owner lets in -------------------------------------------------------------------
 
     def account(self, *, project: str = PLATFORM) -> str:
         stem = self.name("account")

@@ -7,6 +7,7 @@ from pathlib import Path
 from sublet.cli.main import sublet
 from sublet.events import FACTS
 from sublet.gcp.publisher import topic_of
+from sublet.local.faults import MEANINGS
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,3 +29,10 @@ def test_every_command_that_the_readme_shows_exists():
         command, *words = sublet, *line.split()
         while hasattr(command, "commands"):
             command = command.commands[words.pop(0)]
+
+
+def test_the_faults_that_there_are_are_explained():
+    guide = (ROOT / "docs" / "how-to" / "local-cloud.md").read_text()
+    assert re.findall(r"^\| `([a-z0-9-]+)` \| (.+) \|$", guide, re.MULTILINE) == [
+        (fault.value, meaning) for fault, meaning in MEANINGS.items()
+    ]
