@@ -184,8 +184,7 @@ def _policy_is_read(q: Question) -> Iterator[Finding]:
             Verdict.NOT_VISIBLE,
             f"{who} cannot read the policy of the bucket: {q.policy.reason}",
             principal=who,
-            fix=f"gcloud storage buckets add-iam-policy-binding gs://{q.bucket} "
-            f"--member=serviceAccount:{who} --role=projects/YOUR_PROJECT/roles/subletVerifier",
+            fix=grant_command(q.bucket, who, "projects/YOUR_PROJECT/roles/subletVerifier"),
         )
     elif q.policy.version not in (1, POLICY_VERSION):
         yield finding(
@@ -281,8 +280,11 @@ def _data_account_may_write(q: Question) -> Iterator[Finding]:
     if q.output is None or q.output.bucket != q.bucket:
         return
     for email in q.account.data_accounts:
-        name = q.output.prefix + "manifest.json"
-        yield from _granted(q, "data_account_may_write", email, _CREATE, OBJECT_CREATOR, name)
+        folder = q.output.prefix
+        name = folder + "manifest.json"
+        yield from _granted(
+            q, "data_account_may_write", email, _CREATE, OBJECT_CREATOR, name, folder=folder
+        )
 
 
 def _is_not_public(q: Question) -> Iterator[Finding]:
@@ -354,8 +356,30 @@ def _public_access_prevention(q: Question) -> Iterator[Finding]:
     )
 
 
+def grant_command(bucket: str, email: str, role: str, *, folder: str = "") -> str:
+    """
+    The command that grants a role on a bucket, or on what lies under one of its folders.
+
+    A condition is always named: without one, gcloud stops to ask wherever the policy has any.
+    """
+    prefix = object_resource_name(bucket, folder)
+    expression = f'resource.name.startsWith("{prefix}")'
+    condition = f"'title={folder.strip('/')} only,expression={expression}'" if folder else "None"
+    return (
+        f"gcloud storage buckets add-iam-policy-binding gs://{bucket} "
+        f"--member=serviceAccount:{email} --role={role} --condition={condition}"
+    )
+
+
 def _granted(
-    q: Question, fact: str, email: Email, permission: str, role: str, object_name: str
+    q: Question,
+    fact: str,
+    email: Email,
+    permission: str,
+    role: str,
+    object_name: str,
+    *,
+    folder: str = "",
 ) -> Iterator[Finding]:
     """
     Does the bucket's own policy give this exact member the permission, for as long as it is needed?
@@ -366,10 +390,7 @@ def _granted(
     """
     if isinstance(q.policy, NotVisible):
         return
-    fix = (
-        f"gcloud storage buckets add-iam-policy-binding gs://{q.bucket} "
-        f"--member=serviceAccount:{email} --role={role}"
-    )
+    fix = grant_command(q.bucket, email, role, folder=folder)
     request = Request(
         time=q.since,
         resource_name=object_resource_name(q.bucket, object_name),

@@ -225,5 +225,6 @@ def test_a_refusal_names_the_bucket_the_principal_and_the_command_that_mends_it(
         verify(report.policy_refusals(), url="gs://acme-data/data/train.jsonl")
     assert str(refusal.value) == (
         f"gs://acme-data/data/train.jsonl: {OWN} lacks {VIEWER}; run: gcloud storage buckets "
-        f"add-iam-policy-binding gs://acme-data --member=serviceAccount:{OWN} --role={VIEWER}"
+        f"add-iam-policy-binding gs://acme-data --member=serviceAccount:{OWN} --role={VIEWER} "
+        "--condition=None"
     )

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import click
 
+from sublet.access import grant_command
 from sublet.roles import OBJECT_CREATOR, OBJECT_VIEWER
 
 _ROLE: Final = "subletVerifier"
@@ -27,15 +28,12 @@ def show_account(account: Mapping[str, Any], bucket: str) -> None:
 def _grants(account: Mapping[str, Any], bucket: str) -> list[tuple[str, list[str]]]:
     """The three principals: who checks, who reads under leases, and whom the bucket is for."""
     verifier = account["controlPlaneServiceAccount"]
-    output = f"projects/_/buckets/{bucket}/objects/models/"
-    expression = f'resource.name.startsWith("{output}")'
-    condition = f"--condition='title=models only,expression={expression}'"
     return [
         (
             "Control plane: reads the bucket's policy, never an object",
             [
                 f"gcloud iam roles create {_ROLE} --project=YOUR_PROJECT {_PERMISSIONS}",
-                _binding(bucket, verifier, f"projects/YOUR_PROJECT/roles/{_ROLE}"),
+                grant_command(bucket, verifier, f"projects/YOUR_PROJECT/roles/{_ROLE}"),
             ],
         ),
         (
@@ -44,20 +42,13 @@ def _grants(account: Mapping[str, Any], bucket: str) -> list[tuple[str, list[str
                 line
                 for email in account["dataServiceAccounts"]
                 for line in (
-                    _binding(bucket, email, OBJECT_VIEWER),
-                    f"{_binding(bucket, email, OBJECT_CREATOR)} {condition}",
+                    grant_command(bucket, email, OBJECT_VIEWER),
+                    grant_command(bucket, email, OBJECT_CREATOR, folder="models/"),
                 )
             ],
         ),
         (
             "Your account: says that this bucket is for this tenant",
-            [_binding(bucket, account["email"], OBJECT_VIEWER)],
+            [grant_command(bucket, account["email"], OBJECT_VIEWER)],
         ),
     ]
-
-
-def _binding(bucket: str, email: str, role: str) -> str:
-    return (
-        f"gcloud storage buckets add-iam-policy-binding gs://{bucket} "
-        f"--member=serviceAccount:{email} --role={role}"
-    )
