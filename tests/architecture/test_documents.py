@@ -36,3 +36,12 @@ def test_the_faults_that_there_are_are_explained():
     assert re.findall(r"^\| `([a-z0-9-]+)` \| (.+) \|$", guide, re.MULTILINE) == [
         (fault.value, meaning) for fault, meaning in MEANINGS.items()
     ]
+
+
+def test_every_attack_of_the_threat_model_is_shown_to_fail_by_a_test_that_exists():
+    threats = (ROOT / "docs" / "threat-model.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", threats))
+    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    there = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
+    assert len(named) > 20
+    assert named <= there, named - there
