@@ -91,7 +91,11 @@ class MetadataServer:
         _check_flavor(request)
         self._iam.service_accounts.check_usable(self._email)
         now = self._clock.now()
-        if self._token is None or self._token.expires_at - now < _RENEWED_WITH_LEFT:
+        if (
+            self._token is None
+            or self._token.expires_at - now < _RENEWED_WITH_LEFT
+            or not self._iam.tokens.is_living(self._token.secret)
+        ):
             self._token = self._iam.tokens.mint(self._email, _TOKEN_TTL)
         left = self._token.expires_at - now
         body = {
