@@ -1,19 +1,17 @@
-"""
-Jobs and executions: what is kept of them, and how it looks on the wire.
+"""Jobs, executions and operations that survive a restart."""
 
-Source: https://cloud.google.com/run/docs/reference/rest/v2/projects.locations.jobs
-"""
-
+import re
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, Final
 
-from sublet.codec import decode, encode, rfc3339
+from sublet.codec import decode, encode
 from sublet.errors import AlreadyExists, InvalidRequest, NotFound
 from sublet.local.database import Database
+from sublet.local.run.resources import Execution, Job, Outcome, Task
+from sublet.local.run.templates import TaskTemplate
 from sublet.ports import Clock
 
 SCHEMA: Final = """
@@ -29,231 +27,98 @@ CREATE TABLE IF NOT EXISTS run_executions (
     created_at TEXT NOT NULL,
     body       TEXT NOT NULL
 ) STRICT;
+CREATE INDEX IF NOT EXISTS run_executions_of ON run_executions (job, created_at);
+CREATE INDEX IF NOT EXISTS run_executions_by_operation ON run_executions (operation);
+CREATE TABLE IF NOT EXISTS run_operations (
+    name TEXT PRIMARY KEY,
+    body TEXT NOT NULL
+) STRICT;
 """
+_NAME: Final = re.compile(r"projects/[^/]+/locations/[^/]+/jobs/[a-z](?:[-a-z0-9]{0,47}[a-z0-9])?")
+_KEPT: Final = frozenset({"annotations", "client", "clientVersion", "launchStage"})
+_REFUSED: Final = frozenset({"binaryAuthorization", "startExecutionToken", "runExecutionToken"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskTemplate:
-    """
-    What one task of an execution runs; `command` is the container's, since there is no image here.
-    """
+class FinishedOperation:
+    """A change that was over when it was answered; `response` says its own type."""
 
-    image: str
-    command: tuple[str, ...]
-    arguments: tuple[str, ...]
-    environment: dict[str, str]
-    service_account: str
-    max_retries: int
-    timeout_s: float
-    task_count: int
-
-    @classmethod
-    def from_wire(cls, template: Mapping[str, Any]) -> "TaskTemplate":
-        """
-        Raises:
-            InvalidRequest: a field is missing or of the wrong kind.
-        """
-        task = template.get("template") or {}
-        containers = task.get("containers") or [{}]
-        if len(containers) != 1:
-            raise InvalidRequest(
-                f"got {len(containers)} containers; this local cloud runs one a task"
-            )
-        container = containers[0]
-        retries = task.get("maxRetries")
-        return cls(
-            image=str(container.get("image", "")),
-            command=tuple(container.get("command", [])),
-            arguments=tuple(container.get("args", [])),
-            environment=_environment(container.get("env", [])),
-            service_account=str(task.get("serviceAccount", "")),
-            max_retries=3 if retries is None else int(retries),
-            timeout_s=parse_seconds(task.get("timeout", "600s")),
-            task_count=int(template.get("taskCount") or 1),
-        )
-
-    def overridden(self, overrides: Mapping[str, Any]) -> "TaskTemplate":
-        """
-        The template with what one run asks for instead; identity and image cannot be overridden.
-        """
-        changed = self
-        for container in overrides.get("containerOverrides", []):
-            environment = self.environment | _environment(container.get("env", []))
-            changed = replace(changed, environment=environment)
-            if container.get("clearArgs") or container.get("args"):
-                changed = replace(changed, arguments=tuple(container.get("args", [])))
-        if "timeout" in overrides:
-            changed = replace(changed, timeout_s=parse_seconds(overrides["timeout"]))
-        if overrides.get("taskCount"):
-            changed = replace(changed, task_count=int(overrides["taskCount"]))
-        return changed
-
-    def to_wire(self) -> dict[str, Any]:
-        return {
-            "containers": [
-                {
-                    "image": self.image,
-                    "command": list(self.command),
-                    "args": list(self.arguments),
-                    "env": [{"name": k, "value": v} for k, v in self.environment.items()],
-                }
-            ],
-            "maxRetries": self.max_retries,
-            "timeout": f"{self.timeout_s:g}s",
-            "serviceAccount": self.service_account,
-        }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
     name: str
-    uid: str
-    template: TaskTemplate
-    labels: dict[str, str]
-    created_at: datetime
-    num_executions: int = 0
-    latest_execution: str = ""
-
-    def to_wire(self) -> dict[str, Any]:
-        wire: dict[str, Any] = {
-            "name": self.name,
-            "uid": self.uid,
-            "generation": "1",
-            "labels": self.labels,
-            "createTime": rfc3339(self.created_at),
-            "updateTime": rfc3339(self.created_at),
-            "template": {
-                "taskCount": self.template.task_count,
-                "template": self.template.to_wire(),
-            },
-            "executionCount": self.num_executions,
-            "terminalCondition": {"type": "Ready", "state": "CONDITION_SUCCEEDED"},
-            "etag": f'"{self.uid}"',
-        }
-        if self.latest_execution:
-            wire["latestCreatedExecution"] = {"name": self.latest_execution}
-        return wire
-
-
-class Outcome(StrEnum):
-    RUNNING = "RUNNING"
-    SUCCEEDED = "SUCCEEDED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-
-
-_CONDITIONS: Final = {
-    Outcome.RUNNING: "CONDITION_RECONCILING",
-    Outcome.SUCCEEDED: "CONDITION_SUCCEEDED",
-    Outcome.FAILED: "CONDITION_FAILED",
-    Outcome.CANCELLED: "CONDITION_FAILED",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """
-    One task; `attempt` counts from 0, `pid` and `process_started_at` name its process, if it has
-    one.
-    """
-
-    outcome: Outcome = Outcome.RUNNING
-    attempt: int = 0
-    pid: int = 0
-    process_started_at: float = 0.0
-    message: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    name: str
-    uid: str
     job: str
-    operation: str
-    template: TaskTemplate
-    tasks: tuple[Task, ...]
     created_at: datetime
-    ended_at: datetime | None = None
-    is_cancelled: bool = False
-
-    @property
-    def outcome(self) -> Outcome:
-        outcomes = {task.outcome for task in self.tasks}
-        if Outcome.RUNNING in outcomes:
-            return Outcome.RUNNING
-        for bad in (Outcome.CANCELLED, Outcome.FAILED):
-            if bad in outcomes:
-                return bad
-        return Outcome.SUCCEEDED
-
-    @property
-    def message(self) -> str:
-        return next((task.message for task in self.tasks if task.message), "")
-
-    def with_task(self, index: int, task: Task) -> "Execution":
-        tasks = (*self.tasks[:index], task, *self.tasks[index + 1 :])
-        return replace(self, tasks=tasks)
-
-    def to_wire(self) -> dict[str, Any]:
-        def count(outcome: Outcome) -> int:
-            return sum(task.outcome is outcome for task in self.tasks)
-
-        condition: dict[str, Any] = {"type": "Completed", "state": _CONDITIONS[self.outcome]}
-        if self.message:
-            condition["message"] = self.message
-        if self.outcome is Outcome.CANCELLED:
-            condition["executionReason"] = "CANCELLED"
-        wire: dict[str, Any] = {
-            "name": self.name,
-            "uid": self.uid,
-            "generation": "1",
-            "createTime": rfc3339(self.created_at),
-            "startTime": rfc3339(self.created_at),
-            "job": self.job,
-            "taskCount": len(self.tasks),
-            "template": self.template.to_wire(),
-            "conditions": [condition],
-            "runningCount": count(Outcome.RUNNING),
-            "succeededCount": count(Outcome.SUCCEEDED),
-            "failedCount": count(Outcome.FAILED),
-            "cancelledCount": count(Outcome.CANCELLED),
-            "retriedCount": sum(task.attempt for task in self.tasks),
-            "etag": f'"{self.uid}"',
-        }
-        if self.ended_at:
-            wire["completionTime"] = rfc3339(self.ended_at)
-        return wire
+    response: dict[str, Any] = field(default_factory=dict)
 
 
 class RunState:
-    """What survives a restart."""
-
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
         database.create_tables(SCHEMA)
 
-    def create_job(self, name: str, body: Mapping[str, Any], *, replaces: bool = False) -> Job:
-        existing = self._database.row("SELECT body FROM run_jobs WHERE name = ?", name)
-        if existing and not replaces:
-            raise AlreadyExists(f"Resource '{name}' already exists.")
-        job = Job(
+    # --- jobs -------------------------------------------------------------------------------------
+
+    def create_job(
+        self, name: str, body: Mapping[str, Any], *, replaces: bool = False, creator: str = ""
+    ) -> Job:
+        """
+        Args:
+            body: a Job in JSON.
+            replaces: one that is there is changed instead.
+
+        Raises:
+            AlreadyExists: one is there. InvalidRequest: the name or a field cannot be.
+        """
+        if self.find_job(name):
+            if not replaces:
+                raise AlreadyExists(f"Resource '{name}' already exists.")
+            return self.update_job(name, body, modifier=creator)
+        return self._save_job(self.new_job(name, body, creator=creator))
+
+    def new_job(self, name: str, body: Mapping[str, Any], *, creator: str = "") -> Job:
+        """What `create_job` would keep."""
+        if not _NAME.fullmatch(name):
+            raise InvalidRequest(
+                f"got job {name!r}; expected projects/P/locations/L/jobs/ID, with an id of 1-49 of "
+                "a-z, 0-9 and hyphens that begins with a letter"
+            )
+        if refused := sorted(key for key in _REFUSED if body.get(key)):
+            raise InvalidRequest(f"{', '.join(refused)}: this local cloud has none; leave it out")
+        return Job(
             name=name,
             uid=str(uuid.uuid4()),
             template=TaskTemplate.from_wire(body.get("template") or {}),
             labels=dict(body.get("labels") or {}),
             created_at=self._clock.now(),
+            creator=creator,
+            last_modifier=creator,
+            kept={key: body[key] for key in sorted(_KEPT) if key in body},
         )
-        if not job.template.command:
-            raise InvalidRequest("the container needs a command: there is no image to take it from")
-        self._save_job(job)
-        return job
+
+    def changed_job(self, name: str, body: Mapping[str, Any], *, modifier: str = "") -> Job:
+        """What `update_job` would keep: everything as in the body; what it leaves out is gone."""
+        current, new = self.job(name), self.new_job(name, body)
+        return replace(
+            current,
+            template=new.template,
+            labels=new.labels,
+            kept=new.kept,
+            generation=current.generation + (new.template != current.template),
+            updated_at=self._clock.now(),
+            last_modifier=modifier,
+        )
+
+    def update_job(self, name: str, body: Mapping[str, Any], *, modifier: str = "") -> Job:
+        return self._save_job(self.changed_job(name, body, modifier=modifier))
+
+    def find_job(self, name: str) -> Job | None:
+        row = self._database.row("SELECT body FROM run_jobs WHERE name = ?", name)
+        return decode(row["body"], Job) if row else None
 
     def job(self, name: str) -> Job:
-        row = self._database.row("SELECT body FROM run_jobs WHERE name = ?", name)
-        if row is None:
+        found = self.find_job(name)
+        if found is None:
             raise NotFound(f"Resource '{name}' was not found")
-        return decode(row["body"], Job)
+        return found
 
     def jobs_under(self, parent: str) -> list[Job]:
         rows = self._database.rows("SELECT body FROM run_jobs ORDER BY name")
@@ -261,27 +126,42 @@ class RunState:
         return [job for job in jobs if job.name.startswith(f"{parent}/jobs/")]
 
     def delete_job(self, name: str) -> Job:
+        """With its executions; whoever asks stops what runs of them."""
         job = self.job(name)
-        self._database.execute("DELETE FROM run_jobs WHERE name = ?", name)
+        with self._database.transaction():
+            self._database.execute("DELETE FROM run_executions WHERE job = ?", name)
+            self._database.execute("DELETE FROM run_jobs WHERE name = ?", name)
         return job
 
-    def create_execution(self, job: Job, overrides: Mapping[str, Any]) -> Execution:
+    def job_to_wire(self, job: Job) -> dict[str, Any]:
+        return job.to_wire(self.find_execution(job.latest_execution))
+
+    # --- executions -------------------------------------------------------------------------------
+
+    def new_execution(
+        self, job: Job, overrides: Mapping[str, Any], *, creator: str = "", log_directory: str = ""
+    ) -> Execution:
+        """What `create_execution` would keep."""
         template = job.template.overridden(overrides)
-        location = job.name.partition("/jobs/")[0]
         name = f"{job.name}/executions/{job.name.rpartition('/')[2]}-{uuid.uuid4().hex[:5]}"
-        execution = Execution(
+        return Execution(
             name=name,
             uid=str(uuid.uuid4()),
             job=job.name,
-            operation=f"{location}/operations/{uuid.uuid4()}",
+            operation=f"{job.location}/operations/{uuid.uuid4()}",
             template=template,
             tasks=(Task(),) * template.task_count,
             created_at=self._clock.now(),
+            creator=creator,
+            labels={**job.labels, **template.kept_of_execution.get("labels", {})},
+            log_directory=log_directory,
         )
+
+    def create_execution(self, job: Job, execution: Execution) -> Execution:
         with self._database.transaction():
             self.save(execution)
             count = job.num_executions + 1
-            self._save_job(replace(job, num_executions=count, latest_execution=name))
+            self._save_job(replace(job, num_executions=count, latest_execution=execution.name))
         return execution
 
     def save(self, execution: Execution) -> None:
@@ -290,51 +170,83 @@ class RunState:
             execution.name,
             execution.job,
             execution.operation,
-            int(execution.outcome is not Outcome.RUNNING),
+            int(execution.outcome is not Outcome.RUNNING and execution.is_reported),
             execution.created_at.isoformat(),
             encode(execution).decode(),
         )
 
+    def delete_execution(self, name: str) -> None:
+        self._database.execute("DELETE FROM run_executions WHERE name = ?", name)
+
+    def find_execution(self, name: str) -> Execution | None:
+        return self._find("name", name)
+
     def execution(self, name: str) -> Execution:
-        return self._one("name", name)
+        return self._found(self._find("name", name), name)
 
     def execution_of_operation(self, operation: str) -> Execution:
-        return self._one("operation", operation)
+        return self._found(self._find("operation", operation), operation)
 
     def executions_of(self, job: str) -> list[Execution]:
+        """The newest first; `projects/P/locations/L/jobs/-` is every job there."""
+        location, _, job_id = job.rpartition("/jobs/")
+        where, value = ("job", job) if job_id != "-" else ("substr(job, 1, ?)", f"{location}/jobs/")
+        parameters = (value,) if job_id != "-" else (len(value), value)
         rows = self._database.rows(
-            "SELECT body FROM run_executions WHERE job = ? ORDER BY created_at DESC", job
+            f"SELECT body FROM run_executions WHERE {where} = ? "  # noqa: S608  our own words
+            "ORDER BY created_at DESC, name",
+            *parameters,
         )
         return [decode(row["body"], Execution) for row in rows]
 
     def running(self) -> list[Execution]:
+        """Those that are not over, or over and not reported."""
         rows = self._database.rows("SELECT body FROM run_executions WHERE is_over = 0")
         return [decode(row["body"], Execution) for row in rows]
 
-    def _one(self, column: str, value: str) -> Execution:
+    # --- operations -------------------------------------------------------------------------------
+
+    def finish_operation(self, job: str, response: dict[str, Any]) -> FinishedOperation:
+        """Keep the answer of a change that is over, to be asked for again."""
+        location = job.partition("/jobs/")[0]
+        operation = FinishedOperation(
+            name=f"{location}/operations/{uuid.uuid4()}",
+            job=job,
+            created_at=self._clock.now(),
+            response=response,
+        )
+        self._database.execute(
+            "INSERT INTO run_operations VALUES (?, ?)", operation.name, encode(operation).decode()
+        )
+        return operation
+
+    def finished_operation(self, name: str) -> FinishedOperation | None:
+        row = self._database.row("SELECT body FROM run_operations WHERE name = ?", name)
+        return decode(row["body"], FinishedOperation) if row else None
+
+    def finished_operations_under(self, location: str) -> list[FinishedOperation]:
+        rows = self._database.rows("SELECT body FROM run_operations")
+        found = [decode(row["body"], FinishedOperation) for row in rows]
+        return [one for one in found if one.name.startswith(f"{location}/operations/")]
+
+    def forget_operation(self, name: str) -> bool:
+        return bool(self._database.execute("DELETE FROM run_operations WHERE name = ?", name))
+
+    def _find(self, column: str, value: str) -> Execution | None:
         row = self._database.row(
             f"SELECT body FROM run_executions WHERE {column} = ?",  # noqa: S608  a column of ours
             value,
         )
-        if row is None:
-            raise NotFound(f"Resource '{value}' was not found")
-        return decode(row["body"], Execution)
+        return decode(row["body"], Execution) if row else None
 
-    def _save_job(self, job: Job) -> None:
+    @staticmethod
+    def _found(execution: Execution | None, name: str) -> Execution:
+        if execution is None:
+            raise NotFound(f"Resource '{name}' was not found")
+        return execution
+
+    def _save_job(self, job: Job) -> Job:
         self._database.execute(
             "INSERT OR REPLACE INTO run_jobs VALUES (?, ?)", job.name, encode(job).decode()
         )
-
-
-def parse_seconds(text: object) -> float:
-    """A protobuf duration in JSON: `"3.5s"`."""
-    if not isinstance(text, str) or not text.endswith("s"):
-        raise InvalidRequest(f'got duration {text!r}; expected seconds, as "600s"')
-    try:
-        return timedelta(seconds=float(text[:-1])).total_seconds()
-    except (ValueError, OverflowError):
-        raise InvalidRequest(f'got duration {text!r}; expected seconds, as "600s"') from None
-
-
-def _environment(entries: list[Mapping[str, str]]) -> dict[str, str]:
-    return {entry["name"]: entry.get("value", "") for entry in entries}
+        return job
