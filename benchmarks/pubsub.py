@@ -1,8 +1,9 @@
 """
-Measure a local Pub/Sub with Google's client: ours in a process of its own, or any other.
+Measure a local Pub/Sub with Google's client: ours in a process of its own, and others beside it.
 
-    PYTHONPATH=services python benchmarks/pubsub.py
-    PYTHONPATH=services python benchmarks/pubsub.py --against 127.0.0.1:8085
+    python benchmarks/pubsub.py
+    python benchmarks/pubsub.py --google
+    python benchmarks/pubsub.py --against 127.0.0.1:8085
 
 Client and server share this machine's cores; the push endpoint runs in the client's process.
 """
@@ -14,6 +15,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -31,6 +33,7 @@ NUM_MESSAGES = 5_000
 NUM_CALLS = 200
 NUM_PUSHES = 200
 HANDLER_S = 0.05
+START_WITHIN_S = 30
 PROJECT = "projects/proj-local"
 
 
@@ -68,6 +71,32 @@ def our_server() -> Iterator[tuple[str, float]]:
         finally:
             process.terminate()
             process.wait()
+
+
+@contextlib.contextmanager
+def googles_server() -> Iterator[tuple[str, float]]:
+    """As `our_server`, of Google's emulator; it starts as Google starts it."""
+    from sublet.errors import FailedPrecondition  # noqa: PLC0415
+    from sublet.local.pubsub.external import emulators  # noqa: PLC0415
+
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        host, port = reserved.getsockname()
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [str(emulators.find_google_emulator()), f"--host={host}", f"--port={port}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while time.perf_counter() - began < START_WITHIN_S and process.poll() is None:
+            with contextlib.suppress(FailedPrecondition):
+                emulators.verify_answers(f"{host}:{port}")
+                break
+        yield f"{host}:{port}", time.perf_counter() - began
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 class Endpoint:
@@ -237,10 +266,10 @@ def _rss_mb(address: str) -> str:
     return "?"
 
 
-def measure(address: str, start_s: float | None) -> None:
+def measure(address: str, start_s: float | None) -> dict[str, str]:
     benchmark = Benchmark(address)
     rows = [
-        ("process start until it listens (s)", "-" if start_s is None else f"{start_s:.2f}"),
+        ("process start until it answers (s)", "-" if start_s is None else f"{start_s:.2f}"),
         ("first RPC (ms)", f"{_timed(lambda: benchmark.topic('first')) * 1000:.1f}"),
         ("RSS idle (MB)", _rss_mb(address)),
         ("publish of one message, p50 / p95 (ms)", benchmark.unary_publish()),
@@ -257,24 +286,35 @@ def measure(address: str, start_s: float | None) -> None:
         ("  most at once", at_once),
         ("RSS after (MB)", _rss_mb(address)),
     ]
-    width = max(len(label) for label, _ in rows)
-    print(f"{'':{width}}  {address}")
-    for label, value in rows:
-        print(f"{label:{width}}  {value}")
+    return dict(rows)
+
+
+def show(columns: dict[str, dict[str, str]]) -> None:
+    labels = next(iter(columns.values())).keys()
+    width = max(map(len, labels))
+    print(f"{'':{width}}", *(f"{name:>16}" for name in columns))
+    for label in labels:
+        print(f"{label:{width}}", *(f"{column[label]:>16}" for column in columns.values()))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("--against", metavar="HOST:PORT", help="measure what listens there")
+    parser.add_argument("--google", action="store_true", help="measure Google's emulator too")
     parser.add_argument("--serve", metavar="DIRECTORY", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         asyncio.run(serve(arguments.serve))
-    elif arguments.against:
-        measure(arguments.against, None)
-    else:
-        with our_server() as (address, start_s):
-            measure(address, start_s)
+        return
+    columns = {}
+    with our_server() as (address, start_s):
+        columns["sublet"] = measure(address, start_s)
+    if arguments.google:
+        with googles_server() as (address, start_s):
+            columns["Google's"] = measure(address, start_s)
+    if arguments.against:
+        columns[arguments.against] = measure(arguments.against, None)
+    show(columns)
 
 
 if __name__ == "__main__":

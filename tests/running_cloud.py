@@ -81,9 +81,12 @@ class ForeignCloud(Owner):
 
 
 class RunningCloud(Owner):
-    def __init__(self, directory: Path, *, anonymous_is_owner: bool = True) -> None:
+    def __init__(
+        self, directory: Path, *, anonymous_is_owner: bool = True, pubsub: str = "sublet"
+    ) -> None:
         self.clock = MovableClock()
         self._directory = directory
+        self._pubsub = pubsub
         self._anonymous_is_owner = anonymous_is_owner
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -102,6 +105,7 @@ class RunningCloud(Owner):
                 ports,
                 platform_project=PLATFORM,
                 anonymous_is_owner=self._anonymous_is_owner,
+                pubsub=self._pubsub,
             )
             self.addresses = await self.cloud.start()
             for project in (PLATFORM, CUSTOMER):

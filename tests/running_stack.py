@@ -57,6 +57,8 @@ class RunningStack:
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
         self._options = (*TERMS, *options)
+        if broker := os.environ.get("SUBLET_TEST_PUBSUB"):
+            self._options += (f"--pubsub={broker}",)
         self._names = count(1)
         self.up()
 
@@ -140,7 +142,8 @@ class Tenant:
     def call(self, method: str, path: str, **options: Any) -> requests.Response:
         base = f"{self.stack.variables['SUBLET_BASE_URL']}/v1/accounts/{self.name}"
         headers = {"Authorization": f"Bearer {self.api_key}"}
-        return requests.request(method, f"{base}/{path}", headers=headers, timeout=60, **options)
+        url = f"{base}/{path}".rstrip("/")
+        return requests.request(method, url, headers=headers, timeout=60, **options)
 
     def get(self, path: str) -> dict[str, Any]:
         answer = self.call("GET", path)

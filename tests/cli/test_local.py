@@ -119,3 +119,33 @@ def test_a_part_that_there_is_not_is_refused_with_those_that_there_are(tmp_path)
 def test_logs_show_every_part(stack):
     shown = run("local", "logs", "--no-follow", "--part", "stack", "--data-dir", stack.directory)
     assert "sublet is up" in shown.stdout
+
+
+def test_iam_trace_explains_a_denial_in_words(stack):
+    tenant = stack.tenant()
+    data_dir = ("--data-dir", stack.directory)
+    made = json.loads(
+        run("local", "create-service-account", "nosy", *data_dir, "-o", "json").stdout
+    )
+    host = made["variables"]["GCE_METADATA_HOST"]
+    answer = requests.get(
+        f"http://{host}/computeMetadata/v1/instance/service-accounts/default/token",
+        headers={"Metadata-Flavor": "Google"},
+        timeout=10,
+    )
+    storage = stack.variables["STORAGE_EMULATOR_HOST"]
+    refused = requests.get(
+        f"{storage}/storage/v1/b/{tenant.bucket_name}/o",
+        headers={"Authorization": f"Bearer {answer.json()['access_token']}"},
+        timeout=10,
+    )
+    assert refused.status_code == 403
+    explained = run("local", "iam", "trace", "--last", "1", *data_dir).stdout
+    assert made["email"] in explained
+    assert "storage.objects.list" in explained
+    assert answer.json()["access_token"] not in explained
+
+
+def test_the_state_of_a_stack_is_nobody_elses_to_read(stack):
+    for name in ("cloud.db", "stack.json", "secrets/seal-key"):
+        assert (stack.directory / name).stat().st_mode & 0o077 == 0, name

@@ -1,14 +1,20 @@
 """Faults are committed as ordered: by name, once, so many times or at a rate, and only there."""
 
+import json
 from datetime import timedelta
 
 import pytest
 import requests
-from google.api_core.exceptions import PreconditionFailed, ServiceUnavailable
+from google.api_core.exceptions import GoogleAPICallError, PreconditionFailed, ServiceUnavailable
 from google.cloud.storage.retry import DEFAULT_RETRY
+from running_cloud import CUSTOMER
 
 from sublet.errors import InvalidRequest
 from sublet.local.faults import Fault, Faults, Order, parse_fault
+from sublet.local.pubsub.messages import Outgoing
+from sublet.local.pubsub.names import parse_subscription, parse_topic
+from sublet.local.pubsub.queues import Budget
+from sublet.local.pubsub.resources import Subscription, Topic
 
 AT_ONCE = DEFAULT_RETRY.with_delay(initial=0.01, maximum=0.01)
 
@@ -122,3 +128,104 @@ def test_a_slow_request_waits_and_then_succeeds(cloud, order):
     struck = order("slow", on=bucket.name, delay=timedelta(milliseconds=200))
     assert bucket.exists()
     assert struck.num_struck == 1
+
+
+def test_a_full_disk_refuses_an_upload_and_keeps_no_part_of_it(cloud, order):
+    bucket = cloud.bucket()
+    struck = order("disk-full", on=bucket.name, times=2)
+    blob = bucket.blob("a")
+    with pytest.raises(GoogleAPICallError, match="no space left on the device"):
+        blob.upload_from_string(b"x" * 1000, retry=None)
+    blob.chunk_size = 2**18
+    with pytest.raises(GoogleAPICallError, match="no space left on the device"):
+        blob.upload_from_string(b"x" * 2**19, retry=None)
+    assert struck.num_struck == 2
+    assert list(bucket.list_blobs()) == []
+    blob.upload_from_string(b"x" * 2**19, retry=None)
+    assert bucket.get_blob("a").size == 2**19
+
+
+# --- deliveries -----------------------------------------------------------------------------------
+
+
+def make_subscription(cloud):
+    """A topic that nobody else uses, and its one subscription."""
+    topic = parse_topic(f"projects/{CUSTOMER}/topics/{cloud.name('topic')}")
+    name = f"projects/{CUSTOMER}/subscriptions/{cloud.name('subscription')}"
+    made = Subscription(name=parse_subscription(name), topic=topic)
+    cloud.do(lambda running: running.pubsub.create_topic(Topic(name=topic)))
+    cloud.do(lambda running: running.pubsub.create_subscription(made))
+    return made
+
+
+@pytest.fixture
+def subscription(cloud):
+    return make_subscription(cloud)
+
+
+def publish(cloud, subscription, *texts):
+    outgoing = [Outgoing(data=text.encode()) for text in texts]
+    cloud.do(lambda running: running.pubsub.publish(subscription.topic, outgoing))
+
+
+def take(cloud, subscription, *, acknowledges=True):
+    """What is there to be had now, acknowledged, without waiting for more."""
+
+    def act(running):
+        running.pubsub.tick()
+        budget = Budget(messages=10, size_bytes=10**6)
+        deliveries = running.pubsub.deliveries.lease(subscription.name, budget)
+        if acknowledges and deliveries:
+            running.pubsub.deliveries.acknowledge(subscription.name, [d.ack_id for d in deliveries])
+        return [delivery.message.data.decode() for delivery in deliveries]
+
+    return cloud.do(act)
+
+
+def test_a_message_that_was_acknowledged_comes_once_more(cloud, order, subscription):
+    order("deliver-twice", on=subscription.name)
+    publish(cloud, subscription, "a")
+    assert [take(cloud, subscription) for _ in range(3)] == [["a"], ["a"], []]
+
+
+def test_a_late_message_comes_when_its_wait_is_over(own_cloud):
+    cloud = own_cloud()
+    made = make_subscription(cloud)
+    cloud.do(lambda c: c.faults.add(Order(fault=Fault.DELIVER_LATE, delay=timedelta(hours=1))))
+    publish(cloud, made, "late", "prompt")
+    assert take(cloud, made) == ["prompt"]
+    cloud.clock.advance(hours=1)
+    assert take(cloud, made) == ["late"]
+
+
+def test_reordered_messages_overtake_each_other_and_none_is_lost(own_cloud):
+    cloud = own_cloud()
+    made = make_subscription(cloud)
+    order = Order(fault=Fault.REORDER, times=None, delay=timedelta(hours=1))
+    cloud.do(lambda c: c.faults.add(order))
+    sent = list("abcdefgh")
+    publish(cloud, made, *sent)
+    came = []
+    for _ in range(60):
+        cloud.clock.advance(minutes=1)
+        came += take(cloud, made)
+    assert sorted(came) == sent
+    assert came != sent
+
+
+def watch(cloud, bucket, topic):
+    agent = f"serviceAccount:{cloud.do(lambda c: c.projects.storage_agent(CUSTOMER))}"
+    cloud.do(lambda c: c.iam.policies.grant(topic, "roles/pubsub.publisher", agent))
+    _, project, _, topic_id = topic.split("/")
+    bucket.notification(topic_id, topic_project=project, payload_format="JSON_API_V1").create()
+
+
+def test_a_dropped_notification_is_the_only_thing_that_is_lost(cloud, order, subscription):
+    bucket = cloud.bucket()
+    watch(cloud, bucket, subscription.topic)
+    order("drop-notification", on=subscription.topic)
+    bucket.blob("a").upload_from_string(b"x")
+    bucket.blob("b").upload_from_string(b"x")
+    assert {blob.name for blob in bucket.list_blobs()} == {"a", "b"}
+    (told,) = take(cloud, subscription)
+    assert json.loads(told)["name"] == "b"

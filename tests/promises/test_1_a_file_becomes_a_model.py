@@ -1,9 +1,12 @@
 """Promise 1: a file dropped into a watched bucket becomes a trained model, with no human step."""
 
+import pytest
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sublet.cli.local import _default_models_dir
+from sublet.errors import FailedPrecondition
+from sublet.local.pubsub.external.emulators import find_google_emulator
 
 
 def test_a_dropped_file_becomes_an_adapter_in_the_owners_bucket(stack, tmp_path):
@@ -21,6 +24,18 @@ def test_a_dropped_file_becomes_an_adapter_in_the_owners_bucket(stack, tmp_path)
     adapted = PeftModel.from_pretrained(base, tmp_path)
     assert any("lora_B" in name and p.abs().sum() > 0 for name, p in adapted.named_parameters())
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template
+
+
+def test_it_does_so_on_googles_own_pubsub_emulator(own_stack):
+    """Not a line of ours between the bucket and the functions, but for the signature."""
+    try:
+        find_google_emulator()
+    except FailedPrecondition as error:
+        pytest.skip(str(error))
+    stack = own_stack("--pubsub=google")
+    tenant = stack.tenant()
+    job = tenant.job_of(tenant.drop())
+    assert job["state"] == "JOB_STATE_COMPLETED", job
 
 
 def test_a_file_of_bad_rows_is_kept_as_a_refusal_that_says_which_line(stack):

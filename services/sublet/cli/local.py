@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import click
 import psutil
 
-from sublet.cli.faults import clock, fault
+from sublet.cli.faults import Duration, clock, fault
 from sublet.cli.logs import logs
 from sublet.cli.output import show
 from sublet.cli.stack_control import ask_stack, data_dir_option, output_option
@@ -105,6 +105,12 @@ def _durations(command: F) -> F:
     help="A port for a part (storage, pubsub, run, iam, control-plane, ...); free ones otherwise.",
 )
 @click.option(
+    "--iam-delay",
+    type=Duration(),
+    default=timedelta(0),
+    help="How long after a change of policy the one before it still decides.  [default: 0s]",
+)
+@click.option(
     "--only",
     default="",
     callback=_parse_parts,
@@ -118,6 +124,12 @@ def _durations(command: F) -> F:
     show_default="the user's cache directory",
     help="Where base models lie.",
 )
+@click.option(
+    "--pubsub",
+    type=click.Choice(["sublet", "google"]),
+    help="Whose Pub/Sub: sublet's own, or Google's emulator, from the gcloud SDK or where "
+    "PUBSUB_EMULATOR_HOST says.  [default: sublet, unless PUBSUB_EMULATOR_HOST is set]",
+)
 @click.option("--sweep-every", type=float, default=60.0, show_default=True, metavar="SECONDS")
 @_durations
 def up(
@@ -126,17 +138,25 @@ def up(
     ports: dict[str, int],
     models_dir: Path,
     sweep_every: float,
+    iam_delay: timedelta,
     only: list[str],
+    pubsub: str | None,
     *,
     detach: bool,
     **durations: float | None,
 ) -> None:
     """Start the stack and run it until Ctrl-C."""
+    from sublet.local.pubsub.external.choice import choose_pubsub
+
+    if only and pubsub == "google":
+        raise click.UsageError("--pubsub google is for the whole stack; --only has sublet's own")
+    chosen_pubsub = "sublet" if only else choose_pubsub(pubsub, os.environ, data_dir)
     if detach:
         _up_detached(data_dir)
         return
     if only:
-        _run_parts(data_dir, only, anonymous_is_owner=anonymous == "owner", ports=ports)
+        is_owner = anonymous == "owner"
+        _run_parts(data_dir, only, anonymous_is_owner=is_owner, ports=ports, iam_delay=iam_delay)
         return
     from sublet.local.running import run_until_told
     from sublet.local.stack import RunningStack, Settings
@@ -149,8 +169,10 @@ def up(
         models=models_dir,
         anonymous_is_owner=anonymous == "owner",
         sweep_every=timedelta(seconds=sweep_every),
+        iam_delay=iam_delay,
         ports=ports,
         terms=terms,
+        pubsub=chosen_pubsub,
     )
 
     def ready(stack: state_file.Stack) -> None:
@@ -178,14 +200,25 @@ def up(
 
 
 def _run_parts(
-    data_dir: Path, parts: list[str], *, anonymous_is_owner: bool, ports: dict[str, int]
+    data_dir: Path,
+    parts: list[str],
+    *,
+    anonymous_is_owner: bool,
+    ports: dict[str, int],
+    iam_delay: timedelta,
 ) -> None:
     """The local cloud without sublet."""
     from sublet.local.cloud_alone import CloudAlone
     from sublet.local.running import run_until_told
 
     def make() -> CloudAlone:
-        return CloudAlone(data_dir, parts, anonymous_is_owner=anonymous_is_owner, ports=ports)
+        return CloudAlone(
+            data_dir,
+            parts,
+            anonymous_is_owner=anonymous_is_owner,
+            ports=ports,
+            iam_delay=iam_delay,
+        )
 
     def ready(stack: state_file.Stack) -> None:
         click.echo(f"{', '.join(parts)}: up; the state is in {data_dir}")
@@ -224,6 +257,25 @@ def env(data_dir: Path) -> None:
 def status(data_dir: Path, output: str) -> None:
     """Show each part: where it answers, as whom it runs, what it takes."""
     show(ask_stack(data_dir, "GET", "/status"), output)
+
+
+@local.group()
+def iam() -> None:
+    """What the running stack's IAM decided."""
+
+
+@iam.command("trace")
+@click.option("--last", type=click.IntRange(1), default=10, show_default=True)
+@data_dir_option
+@output_option
+def trace(last: int, data_dir: Path, output: str) -> None:
+    """Explain the last denials: who asked for what, and which binding came near."""
+    denials = ask_stack(data_dir, "GET", "/denials")["denials"][-last:]
+    if output == "json":
+        show({"denials": denials}, output)
+        return
+    for denial in denials:
+        click.echo(f"{denial['time']}  {denial['explanation']}")
 
 
 @local.command("create-account")

@@ -7,6 +7,7 @@ nothing.
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +15,19 @@ from sublet.events import FACTS, TrainingFinished, TrainingRequested
 from sublet.gcp.publisher import topic_of
 from sublet.local.cloud import REGION, LocalCloud
 from sublet.local.iam.service_accounts import service_account_resource
+from sublet.local.pubsub.names import (
+    SubscriptionName,
+    TopicName,
+    parse_subscription,
+    parse_topic,
+)
+from sublet.local.pubsub.resources import (
+    DeadLetterPolicy,
+    OidcToken,
+    Push,
+    RetryPolicy,
+    Subscription,
+)
 from sublet.names import Email
 
 PLATFORM: Final = "sublet-local"
@@ -21,7 +35,7 @@ PLATFORM: Final = "sublet-local"
 CUSTOMER: Final = "customer-local"
 """The project that the owner's buckets are in."""
 
-DEAD_LETTERS: Final = f"projects/{PLATFORM}/topics/sublet-dead-letters"
+DEAD_LETTERS: Final = parse_topic(f"projects/{PLATFORM}/topics/sublet-dead-letters")
 TRAINING_JOB: Final = f"projects/{PLATFORM}/locations/{REGION}/jobs/sublet-trainer"
 VERIFIER_ROLE: Final = f"projects/{CUSTOMER}/roles/subletVerifier"
 
@@ -30,7 +44,9 @@ _CANCELLER_ROLE: Final = f"projects/{PLATFORM}/roles/subletExecutionCanceller"
 _TOKEN_CREATOR: Final = "roles/iam.serviceAccountTokenCreator"  # noqa: S105  a role
 _PUBLISHER: Final = "roles/pubsub.publisher"
 _ACK_DEADLINE_S: Final = 600
-_RETRY_S: Final = (1.0, 60.0)
+_RETRY: Final = RetryPolicy(
+    minimum_backoff=timedelta(seconds=1), maximum_backoff=timedelta(seconds=60)
+)
 _MAX_DELIVERY_ATTEMPTS: Final = 50
 
 IDENTITIES: Final = {
@@ -107,13 +123,13 @@ class Bootstrap:
         )
 
     def _make_topics(self, unit_urls: Mapping[str, str]) -> None:
-        pubsub = self._cloud.pubsub
-        pubsub.ensure_topic(DEAD_LETTERS)
-        pubsub.ensure_subscription(
-            f"projects/{PLATFORM}/subscriptions/sublet-dead-letters", DEAD_LETTERS
+        broker = self._cloud.broker
+        broker.ensure_topic(DEAD_LETTERS)
+        broker.ensure_subscription(
+            Subscription(name=_subscription("sublet-dead-letters"), topic=DEAD_LETTERS)
         )
         for kind in FACTS:
-            pubsub.ensure_topic(f"projects/{PLATFORM}/topics/{topic_of(kind)}")
+            broker.ensure_topic(_topic(topic_of(kind)))
         for kind, unit in (
             (TrainingRequested, "start-training"),
             (TrainingFinished, "revoke-access"),
@@ -125,17 +141,20 @@ class Bootstrap:
         Deliver a topic's messages to a unit, signed for it, with back-off and an end in the dead
         letters.
         """
-        topic = f"projects/{PLATFORM}/topics/{topic_id}"
-        self._cloud.pubsub.ensure_subscription(
-            f"projects/{PLATFORM}/subscriptions/{topic_id}",
-            topic,
-            push_endpoint=f"{unit_url}/{topic}",
-            oidc_email=SENDER,
-            oidc_audience=unit_url,
-            ack_deadline_s=_ACK_DEADLINE_S,
-            retry=_RETRY_S,
-            dead_letter_topic=DEAD_LETTERS,
-            max_delivery_attempts=_MAX_DELIVERY_ATTEMPTS,
+        topic = _topic(topic_id)
+        self._cloud.broker.ensure_subscription(
+            Subscription(
+                name=_subscription(topic_id),
+                topic=topic,
+                push=Push(
+                    endpoint=f"{unit_url}/{topic}", oidc=OidcToken(email=SENDER, audience=unit_url)
+                ),
+                ack_deadline_s=_ACK_DEADLINE_S,
+                retry_policy=_RETRY,
+                dead_letter_policy=DeadLetterPolicy(
+                    topic=DEAD_LETTERS, max_delivery_attempts=_MAX_DELIVERY_ATTEMPTS
+                ),
+            )
         )
 
     def _grant(self) -> None:
@@ -162,3 +181,11 @@ class Bootstrap:
 
     def _bind(self, resource: str, role: str, identity: str) -> None:
         self._iam.policies.grant(resource, role, f"serviceAccount:{email_of(identity)}")
+
+
+def _topic(topic_id: str) -> TopicName:
+    return parse_topic(f"projects/{PLATFORM}/topics/{topic_id}")
+
+
+def _subscription(subscription_id: str) -> SubscriptionName:
+    return parse_subscription(f"projects/{PLATFORM}/subscriptions/{subscription_id}")

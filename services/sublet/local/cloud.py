@@ -15,24 +15,23 @@ from sublet.clock import SystemClock
 from sublet.local.database import Database
 from sublet.local.faults import Faults
 from sublet.local.faulty_http import FaultyHttp
+from sublet.local.faulty_topics import FaultyTopics
 from sublet.local.iam.api import iam_app, sts_app
 from sublet.local.iam.enforcement import Iam
 from sublet.local.iam.metadata import MetadataServer
 from sublet.local.iam.oidc import IdTokens
 from sublet.local.projects import Projects
 from sublet.local.pubsub.broker import PubSub
-from sublet.local.pubsub.grpc_server import PubSubServer
+from sublet.local.pubsub.brokers import OURS, Broker, OwnBroker
+from sublet.local.pubsub.external.broker import ExternalBroker
+from sublet.local.pubsub.external.emulators import emulator_of
 from sublet.local.run.api import RunApi
 from sublet.local.run.executions import Executions
+from sublet.local.run.grpc_server import RunServer
 from sublet.local.run.jobs import RunState
 from sublet.local.servers import HttpServers, Ports
-from sublet.local.storage.blobs import Blobs
-from sublet.local.storage.buckets import Buckets
-from sublet.local.storage.json_api import Storage, storage_app
-from sublet.local.storage.notifications import Notifications
-from sublet.local.storage.objects import Objects
-from sublet.local.storage.uploads import Uploads
-from sublet.local.topics import PubSubTopics
+from sublet.local.storage.json_api import storage_app
+from sublet.local.storage.service import Storage, open_storage
 from sublet.local.web import Router
 from sublet.names import Email
 from sublet.ports import Clock
@@ -46,13 +45,15 @@ _HOUSEKEEPING_EVERY: Final = timedelta(minutes=5)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
     """
-    Where each part answers: base URLs, but for Pub/Sub over gRPC, which is host:port as its clients
-    want it; empty for a part that is not served.
+    Where each part answers: base URLs, but for gRPC (Pub/Sub, `run_grpc`), which is host:port as
+    its clients want it; empty for a part that is not served.
     """
 
     storage: str = ""
     pubsub: str = ""
+    pubsub_rest: str = ""
     run: str = ""
+    run_grpc: str = ""
     iam: str = ""
     sts: str = ""
 
@@ -66,21 +67,31 @@ class LocalCloud:
         *,
         platform_project: str,
         anonymous_is_owner: bool,
+        pubsub: str = OURS,
+        iam_delay: timedelta = timedelta(0),
     ) -> None:
+        """
+        Args:
+            pubsub: "sublet" for our own, "google" to start Google's emulator, or HOST:PORT of one.
+            iam_delay: how long after a change of policy the one before it still decides.
+        """
         self._ports = ports
         self._clock = clock
         self.platform_project = platform_project
         self._http = HttpServers()
         self._metadata_hosts: dict[Email, str] = {}
         self._housekeeping: asyncio.Task[None] | None = None
+        self._run_server: RunServer | None = None
         self.faults = Faults()
         self.database = Database(directory / "cloud.db")
-        self.iam = Iam(self.database, clock, anonymous_is_owner=anonymous_is_owner)
+        self.iam = Iam(
+            self.database, clock, anonymous_is_owner=anonymous_is_owner, iam_delay=iam_delay
+        )
         # Google's libraries check ID tokens by the machine's clock, which nobody can move.
         self.id_tokens = IdTokens(directory, SystemClock())
         self.projects = Projects(self.database)
-        self.pubsub = PubSub(self.database, clock, self.iam, self.id_tokens)
-        self._pubsub_server = PubSubServer(self.pubsub)
+        self.pubsub = PubSub(self.database, clock, self.iam, self.id_tokens, self.faults)
+        self.broker = self._make_broker(directory, pubsub)
         self._storage_listener = ports.listen("storage")
         host, port = self._storage_listener.getsockname()
         self._storage_url = f"http://{host}:{port}"
@@ -90,7 +101,7 @@ class LocalCloud:
             self.run_state,
             clock,
             logs=directory / "logs" / "executions",
-            metadata_host_of=self._metadata_hosts.__getitem__,
+            metadata_host_of=self.serve_metadata,
         )
 
     async def start(self, parts: Collection[str] = PARTS) -> Addresses:
@@ -100,11 +111,13 @@ class LocalCloud:
             await self._serve("storage", storage_app(self.storage), self._storage_listener)
             addresses["storage"] = self._storage_url
         if "pubsub" in parts:
-            reserved = self._ports.reserve("pubsub")
-            addresses["pubsub"] = await self._pubsub_server.start(reserved)
+            served = await self.broker.start()
+            addresses |= {"pubsub": served.grpc, "pubsub_rest": served.rest}
         if "run" in parts:
-            run = RunApi(self.iam, self.run_state, self.executions).app()
-            addresses["run"] = await self._serve("run", run)
+            run = RunApi(self.iam, self.run_state, self.executions)
+            addresses["run"] = await self._serve("run", run.app())
+            self._run_server = RunServer(self.iam, run.service)
+            addresses["run_grpc"] = await self._run_server.start(self._ports.reserve("run-grpc"))
         if "iam" in parts:
             iam = iam_app(self.iam, self.id_tokens, self.projects, self._clock)
             addresses["iam"] = await self._serve("iam", iam)
@@ -133,7 +146,9 @@ class LocalCloud:
         if self._housekeeping:
             self._housekeeping.cancel()
         await self.executions.stop()
-        await self._pubsub_server.stop()
+        if self._run_server:
+            await self._run_server.stop()
+        await self.broker.stop()
         await self._http.stop()
         self.database.close()
 
@@ -144,36 +159,28 @@ class LocalCloud:
     async def _keep_house(self) -> None:
         while True:
             self.iam.tokens.forget_expired()
-            self.storage.uploads.forget_expired()
+            self.storage.forget_expired()
             await asyncio.sleep(_HOUSEKEEPING_EVERY.total_seconds())
 
+    def _make_broker(self, directory: Path, pubsub: str) -> Broker:
+        if pubsub == OURS:
+            return OwnBroker(self.pubsub, self._ports, self._serve)
+        return ExternalBroker(
+            emulator_of(pubsub, directory, self._ports),
+            database=self.database,
+            iam=self.iam,
+            id_tokens=self.id_tokens,
+            serve=self._serve,
+            project=self.platform_project,
+        )
+
     def _make_storage(self, directory: Path) -> Storage:
-        blobs = Blobs(directory / "storage")
-        buckets = Buckets(self.database, self._clock, self.iam, self.projects)
-        notifications = Notifications(
+        return open_storage(
+            directory / "storage",
             database=self.database,
             clock=self._clock,
             iam=self.iam,
             projects=self.projects,
-            buckets=buckets,
-            topics=PubSubTopics(self.pubsub),
+            topics=FaultyTopics(self.broker, self.faults),
             base_url=self._storage_url,
-        )
-        objects = Objects(
-            database=self.database,
-            clock=self._clock,
-            iam=self.iam,
-            buckets=buckets,
-            blobs=blobs,
-            notifications=notifications,
-        )
-        uploads = Uploads(self.database, self._clock, objects, blobs)
-        blobs.discard_orphans(objects.blobs(), uploads.ids())
-        return Storage(
-            tokens=self.iam.tokens,
-            projects=self.projects,
-            buckets=buckets,
-            notifications=notifications,
-            objects=objects,
-            uploads=uploads,
         )

@@ -5,6 +5,7 @@ Some parts of the local cloud and nothing of sublet, for whoever tests something
 import os
 from collections.abc import Collection
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ class CloudAlone:
         *,
         anonymous_is_owner: bool,
         ports: dict[str, int],
+        iam_delay: timedelta = timedelta(0),
     ) -> None:
         self._parts = parts
         self._clock = MovableClock((directory / "clock-offset").resolve())
@@ -43,6 +45,7 @@ class CloudAlone:
             listeners,
             platform_project=PROJECT,
             anonymous_is_owner=anonymous_is_owner,
+            iam_delay=iam_delay,
         )
         self._control_listener = listeners.listen("control")
         self._http = HttpServers()

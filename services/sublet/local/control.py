@@ -54,6 +54,7 @@ class Control:
         router = Router()
         router.add("GET", "/status", self.status)
         router.add("POST", "/clock", self.advance_clock)
+        router.add("GET", "/denials", self.list_denials)
         router.add("GET", "/faults", self.list_faults)
         router.add("POST", "/faults", self.order_fault)
         router.add("DELETE", "/faults", self.clear_faults)
@@ -78,6 +79,10 @@ class Control:
         self._cloud.pubsub.wake()
         self._on_advance()
         return json_response({"now": self._clock.now().isoformat()})
+
+    async def list_denials(self, request: Request) -> Response:
+        self._check(request)
+        return json_response({"denials": self._cloud.iam.trace.records()})
 
     async def list_faults(self, request: Request) -> Response:
         self._check(request)

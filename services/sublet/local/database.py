@@ -16,6 +16,8 @@ class Database:
     """
 
     def __init__(self, path: Path | str) -> None:
+        if isinstance(path, Path):
+            path.touch(mode=0o600)  # it holds the signing keys of the accounts of this cloud
         self._connection = sqlite3.connect(path, isolation_level=None)
         self._connection.row_factory = sqlite3.Row
         self._depth = 0

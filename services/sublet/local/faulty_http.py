@@ -1,6 +1,8 @@
 """The faults of a network and of the servers behind it, in front of any ASGI application."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
@@ -52,6 +54,8 @@ class FaultyHttp:
         token = _authorization(scope)
         if token and self._faults.strikes(Fault.TOKEN_EXPIRY_NOW, subject):
             self._expire_token(token)
+        if _is_upload(scope) and self._faults.strikes(Fault.DISK_FULL, subject):
+            receive = _filling_the_disk(receive)
         if self._faults.strikes(Fault.RESET_CONNECTION, subject):
             with suppress(_Reset):
                 await self._application(scope, receive, _tearing(scope["method"], send))
@@ -66,6 +70,24 @@ def _is_conditional(scope: Scope) -> bool:
     writes = scope["method"] in ("POST", "PUT", "PATCH", "DELETE")
     is_policy = scope["raw_path"].endswith((b"/iam", b":setIamPolicy"))
     return writes and (is_policy or any(name in query for name in _PRECONDITIONS))
+
+
+def _is_upload(scope: Scope) -> bool:
+    path: bytes = scope["raw_path"]
+    return scope["method"] == "PUT" or (
+        scope["method"] == "POST" and path.startswith((b"/upload/", b"/resumable/"))
+    )
+
+
+def _filling_the_disk(receive: Receive) -> Receive:
+    """A body that cannot be kept, from its first piece on."""
+
+    async def fail() -> dict[str, Any]:
+        while (await receive()).get("more_body"):
+            pass
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return fail
 
 
 def _authorization(scope: Scope) -> str:

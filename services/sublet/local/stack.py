@@ -34,6 +34,7 @@ from sublet.local.chaos import Chaos
 from sublet.local.cloud import Addresses, LocalCloud
 from sublet.local.control import Control, new_control_secret
 from sublet.local.iam.metadata import metadata_variables
+from sublet.local.pubsub.brokers import OURS
 from sublet.local.servers import HttpServers, Ports
 from sublet.local.tenants import Tenants, new_api_key
 from sublet.local.units import UNITS, Units
@@ -48,15 +49,18 @@ DEFAULT_ACCOUNT: Final = "acme"
 class Settings:
     """
     `terms` are the SUBLET_..._S variables that deploy units read (sublet.deployment); `ports` are
-    by part, free ones where not given.
+    by part, free ones where not given. `pubsub` is "sublet" for our own, "google" to start Google's
+    emulator, or HOST:PORT of one that runs.
     """
 
     directory: Path
     models: Path
     anonymous_is_owner: bool = True
     sweep_every: timedelta = timedelta(minutes=1)
+    iam_delay: timedelta = timedelta(0)
     ports: dict[str, int] = field(default_factory=dict)
     terms: dict[str, str] = field(default_factory=dict)
+    pubsub: str = OURS
 
 
 class RunningStack:
@@ -73,6 +77,8 @@ class RunningStack:
             ports,
             platform_project=PLATFORM,
             anonymous_is_owner=settings.anonymous_is_owner,
+            pubsub=settings.pubsub,
+            iam_delay=settings.iam_delay,
         )
         self._units = Units(self._directory, ports)
         self._registry = SqliteRegistry(self._directory / "registry.db", self._clock)
@@ -87,6 +93,8 @@ class RunningStack:
 
     async def start(self) -> state_file.Stack:
         addresses = self._addresses = await self._cloud.start()
+        for remark in self._cloud.broker.remarks:
+            self._tell(f"Pub/Sub: {remark}")
         urls = {unit.name: self._units.url_of(unit.name) for unit in UNITS}
         self._bootstrap.apply(urls, self._training_container(addresses, urls["lease-broker"]))
         metadata_hosts = {u.name: await self._cloud.serve_metadata(email_of(u.name)) for u in UNITS}
@@ -97,6 +105,7 @@ class RunningStack:
             {u.name: self._environment(u.name, addresses, urls, metadata_hosts) for u in UNITS}
         )
         self._cloud.executions.resume()
+        self._cloud.iam.policies.settle()
         stack = await self._serve_control(addresses, urls, api_key)
         self._background = [
             asyncio.create_task(self._ring_sweep(urls["sweep-leases"])),

@@ -16,6 +16,7 @@ from sublet.leases import DataAccount
 from sublet.local.bootstrap import CUSTOMER, PLATFORM, VERIFIER, VERIFIER_ROLE, Bootstrap
 from sublet.local.cloud import LocalCloud
 from sublet.local.iam.tokens import Caller
+from sublet.local.pubsub.names import parse_topic
 from sublet.models import CATALOGUE, Model, ModelKind, ModelState
 from sublet.names import AccountName, Email, ModelName, object_resource_name
 from sublet.ports import Clock, Query, Registry, create
@@ -83,8 +84,8 @@ class Tenants:
     def make_topic(self, account: AccountName, register_url: str) -> str:
         """The account's own topic for its buckets' notifications, delivered to register-dataset."""
         topic_id = f"{OBJECTS_TOPIC}{account.id}"
-        topic = f"projects/{PLATFORM}/topics/{topic_id}"
-        self._cloud.pubsub.ensure_topic(topic)
+        topic = parse_topic(f"projects/{PLATFORM}/topics/{topic_id}")
+        self._cloud.broker.ensure_topic(topic)
         agent = f"serviceAccount:{self._cloud.projects.storage_agent(CUSTOMER)}"
         self._cloud.iam.policies.grant(topic, "roles/pubsub.publisher", agent)
         self._bootstrap.push(topic_id, register_url)

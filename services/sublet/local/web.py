@@ -4,6 +4,7 @@ object's name may hold any byte; `:verb` ends a path; errors are Google's JSON. 
 ways.
 """
 
+import errno
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -133,12 +134,22 @@ class Router:
         if scope["type"] != "http":
             return
         try:
-            response = await self._answer(scope, receive)
-        except SubletError as error:
-            response = self._error_response(error)
+            response = await self.respond(scope, receive)
         except ConnectionError:
             return
         await send_response(response, send, is_head=scope["method"] == "HEAD")
+
+    async def respond(self, scope: Scope, receive: Receive) -> Response:
+        """The answer to one request, an error's too; sending it is another matter."""
+        try:
+            return await self._answer(scope, receive)
+        except SubletError as error:
+            return self._error_response(error)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            message = "no space left on the device that the local cloud keeps its state on"
+            return self._error_response(HttpError(507, message))
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
         raw_path = scope["raw_path"].decode("ascii", "surrogateescape")

@@ -165,7 +165,8 @@ def pull(cloud):
 def ack(cloud):
     def acked(subscription, *received):
         ack_ids = [got.ack_id for got in received]
-        cloud.subscriber().acknowledge(subscription=subscription, ack_ids=ack_ids)
+        if ack_ids:
+            cloud.subscriber().acknowledge(subscription=subscription, ack_ids=ack_ids)
 
     return acked
 
@@ -174,9 +175,10 @@ def ack(cloud):
 def nack(cloud):
     def nacked(subscription, *received):
         ack_ids = [got.ack_id for got in received]
-        cloud.subscriber().modify_ack_deadline(
-            subscription=subscription, ack_ids=ack_ids, ack_deadline_seconds=0
-        )
+        if ack_ids:
+            cloud.subscriber().modify_ack_deadline(
+                subscription=subscription, ack_ids=ack_ids, ack_deadline_seconds=0
+            )
 
     return nacked
 

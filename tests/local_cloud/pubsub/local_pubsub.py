@@ -4,6 +4,7 @@ tests move.
 """
 
 import asyncio
+import socket
 import threading
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,8 @@ from sublet.local.database import Database
 from sublet.local.iam.enforcement import Iam
 from sublet.local.pubsub.broker import PubSub
 from sublet.local.pubsub.grpc_server import PubSubServer
+from sublet.local.pubsub.rest_api import RestApi
+from sublet.local.servers import HttpServers
 
 PATIENCE_S = 9
 """Less than the shortest lease: no test passes because one ran out in real time."""
@@ -97,12 +100,15 @@ class LocalPubSub:
         self.iam = Iam(self.database, self.clock, anonymous_is_owner=self._anonymous_is_owner)
         self.pubsub = PubSub(self.database, self.clock, self.iam, self.id_tokens)
         self.server = PubSubServer(self.pubsub)
+        self.http = None
         self.address = await self.server.start(self.address)
 
     def stop(self):
         self._thread.run(self._stop())
 
     async def _stop(self):
+        if self.http:
+            await self.http.stop()
         await self.server.stop()
         self.database.close()
 
@@ -127,6 +133,15 @@ class LocalPubSub:
         """How many messages the database has, and how many backlogs they are in, all told."""
         counts = "SELECT (SELECT COUNT(*) FROM pubsub_messages), COUNT(*) FROM pubsub_backlogs"
         return tuple(self.call(self.database.row, counts))
+
+    def serve_rest(self):
+        """The base URL of the REST API; it is served when it is first asked for."""
+        if self.http is None:
+            self.http = HttpServers()
+            listener = socket.create_server(("127.0.0.1", 0))
+            app = RestApi(self.pubsub).app()
+            self.rest_url = "http://" + self._thread.run(self.http.serve(app, listener))
+        return self.rest_url
 
     # --- clients ----------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ PROJECT = "projects/proj-local"
 TOPIC = f"{PROJECT}/topics/drops"
 SUBSCRIPTION = f"{PROJECT}/subscriptions/register"
 SNAPSHOT = f"{PROJECT}/snapshots/before"
+STALE = "1-1-1"
 EVERYTHING = {
     f"pubsub.{kind}.{verb}"
     for kind, verbs in {
@@ -72,11 +73,13 @@ METHODS = {
         ["subscriptions.delete"],
     ),
     "Subscriber.ModifyAckDeadline": (
-        types.ModifyAckDeadlineRequest(subscription=SUBSCRIPTION, ack_deadline_seconds=10),
+        types.ModifyAckDeadlineRequest(
+            subscription=SUBSCRIPTION, ack_ids=[STALE], ack_deadline_seconds=10
+        ),
         ["subscriptions.consume"],
     ),
     "Subscriber.Acknowledge": (
-        types.AcknowledgeRequest(subscription=SUBSCRIPTION),
+        types.AcknowledgeRequest(subscription=SUBSCRIPTION, ack_ids=[STALE]),
         ["subscriptions.consume"],
     ),
     "Subscriber.Pull": (
@@ -149,8 +152,8 @@ def test_each_method_wants_its_permissions_and_no_others(cloud, stranger, method
 
 
 def test_every_method_of_the_service_is_in_that_table(cloud):
-    from sublet.local.pubsub.grpc_publisher import PublisherApi
-    from sublet.local.pubsub.grpc_subscriber import SubscriberApi
+    from sublet.local.pubsub.publisher_api import PublisherApi
+    from sublet.local.pubsub.subscriber_api import SubscriberApi
 
     served = {f"Publisher.{name}" for name in PublisherApi(cloud.pubsub).methods()}
     served |= {f"Subscriber.{name}" for name in SubscriberApi(cloud.pubsub).methods()}

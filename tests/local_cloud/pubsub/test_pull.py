@@ -358,6 +358,16 @@ def test_a_push_subscription_cannot_be_pulled(subscribe, pull, endpoint, subscri
     assert pull(subscription) == []
 
 
+def test_an_ack_of_nothing_is_refused(subscriber, subscribe):
+    subscription = subscribe()
+    with pytest.raises(exceptions.InvalidArgument, match="No ack ids"):
+        subscriber.acknowledge(subscription=subscription, ack_ids=[])
+    with pytest.raises(exceptions.InvalidArgument, match="No ack ids"):
+        subscriber.modify_ack_deadline(
+            subscription=subscription, ack_ids=[], ack_deadline_seconds=10
+        )
+
+
 @pytest.mark.parametrize("most", [0, -1])
 def test_a_pull_of_no_messages_is_refused(subscribe, pull, most):
     with pytest.raises(exceptions.InvalidArgument, match="max_messages"):

@@ -3,7 +3,9 @@
 import json
 from types import SimpleNamespace
 
+import google.auth.transport.requests
 import pytest
+import requests
 from google.api_core import exceptions
 from google.auth import jwt
 from google.oauth2 import id_token
@@ -107,3 +109,30 @@ def test_only_who_may_act_as_an_account_may_have_pushes_sent_in_its_name(
         )
     cloud.grant(f"projects/-/serviceAccounts/{pusher}", "roles/iam.serviceAccountUser", editor)
     client.modify_push_config(subscription=request["name"], push_config=request["push_config"])
+
+
+def test_a_receiver_needs_nothing_but_the_address_of_the_certificates(running, endpoint):
+    """As a receiver in production verifies, but for `certs_url`: over HTTP, on loopback."""
+    sender = running.account()
+    topic = f"projects/platform-project/topics/{running.name('signed')}"
+    running.do(lambda cloud: cloud.pubsub.ensure_topic(topic))
+    running.do(
+        lambda cloud: cloud.pubsub.ensure_subscription(
+            topic.replace("topics", "subscriptions"),
+            topic,
+            push_endpoint=endpoint.url,
+            oidc_email=sender,
+            oidc_audience="https://sublet.example",
+        )
+    )
+    rest = f"{running.addresses.pubsub_rest}/v1/{topic}"
+    message = {"attributes": {"kind": "new"}}
+    assert requests.post(f"{rest}:publish", json={"messages": [message]}, timeout=9).ok
+    (request,) = endpoint.wait_for(1)
+    claims = id_token.verify_token(
+        bearer(request),
+        google.auth.transport.requests.Request(),
+        audience="https://sublet.example",
+        certs_url=f"{running.addresses.iam}/oauth2/v1/certs",
+    )
+    assert (claims["email"], claims["email_verified"]) == (sender, True)

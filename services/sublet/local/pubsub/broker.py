@@ -12,6 +12,7 @@ from typing import Final
 
 from sublet.errors import FailedPrecondition, InvalidRequest
 from sublet.local.database import Database
+from sublet.local.faults import Faults
 from sublet.local.iam.enforcement import Iam
 from sublet.local.iam.oidc import IdTokens
 from sublet.local.pubsub.catalogue import Catalogue
@@ -19,6 +20,7 @@ from sublet.local.pubsub.delivery import Deliveries
 from sublet.local.pubsub.filters import Everything, parse_filter
 from sublet.local.pubsub.listeners import Listeners
 from sublet.local.pubsub.messages import Messages, Outgoing, verify_outgoing
+from sublet.local.pubsub.misdelivery import Misdelivery
 from sublet.local.pubsub.names import (
     DELETED_TOPIC,
     SubscriptionName,
@@ -52,7 +54,14 @@ CREATE TABLE IF NOT EXISTS pubsub_activity (
 
 
 class PubSub:
-    def __init__(self, database: Database, clock: Clock, iam: Iam, id_tokens: IdTokens) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        iam: Iam,
+        id_tokens: IdTokens,
+        faults: Faults | None = None,
+    ) -> None:
         self._database = database
         self._messages = Messages(database)
         database.create_tables(SCHEMA)
@@ -61,7 +70,15 @@ class PubSub:
         self.iam = iam
         self.id_tokens = id_tokens
         self.catalogue = Catalogue(database)
-        self.deliveries = Deliveries(database, self.catalogue, self._messages, clock, self._publish)
+        self._misdelivery = Misdelivery(faults or Faults())
+        self.deliveries = Deliveries(
+            database,
+            self.catalogue,
+            self._messages,
+            clock,
+            dead_letter=self._publish,
+            misdelivery=self._misdelivery,
+        )
         self.seeking = Seeking(database, self.catalogue, self._messages, self.deliveries, clock)
         self.changes = Listeners()
         """Called when a subscription was made, changed or deleted."""
@@ -123,6 +140,7 @@ class PubSub:
                     ]
                 )
                 self._messages.hold(subscription.name, passing)
+                self._messages.postpone(subscription.name, self._waits(subscription.name, passing))
                 held.update(passing)
             for snapshot in self.catalogue.of_topic(Snapshot, name):
                 self._messages.hold(snapshot.name, ids)
@@ -132,6 +150,10 @@ class PubSub:
             for subscription in subscriptions:
                 self._database.after_commit(partial(self.deliveries.expect, subscription.name))
         return [str(message_id) for message_id in ids]
+
+    def _waits(self, name: SubscriptionName, ids: list[int]) -> dict[int, datetime]:
+        now = self.clock.now()
+        return {id_: now + wait for id_, wait in self._misdelivery.waits(name, ids).items()}
 
     # --- subscriptions ----------------------------------------------------------------------------
 
@@ -230,8 +252,7 @@ class PubSub:
         labels: dict[str, str] | None = None,
     ) -> Subscription:
         """
-        Make the subscription what is asked for. Where its topic, filter or ordering differ, which
-        cannot be changed, it is deleted and made again, with an empty backlog.
+        As `ensure`, by the fields that most subscriptions are made of.
 
         Args:
             retry: the minimum and maximum back-off in seconds.
@@ -258,6 +279,14 @@ class PubSub:
             else None,
             exactly_once=exactly_once,
         )
+        self.ensure(wanted)
+        return wanted
+
+    def ensure(self, wanted: Subscription) -> None:
+        """
+        Make the subscription what is asked for. Where its topic, filter or ordering differ, which
+        cannot be changed, it is deleted and made again, with an empty backlog.
+        """
         with self._database.transaction():
             current = self.catalogue.find(Subscription, wanted.name)
             fixed = ("topic", "filter", "ordered", "detached")
@@ -268,7 +297,6 @@ class PubSub:
                 self.create_subscription(wanted)
             elif current != wanted:
                 self.update_subscription(wanted)
-        return wanted
 
     # --- time -------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from sublet.local.database import Database
 from sublet.local.pubsub.catalogue import Catalogue
 from sublet.local.pubsub.listeners import Listeners
 from sublet.local.pubsub.messages import Message, Messages, Outgoing, Pending
+from sublet.local.pubsub.misdelivery import Misdelivery
 from sublet.local.pubsub.names import SubscriptionName, TopicName, id_of, project_of
 from sublet.local.pubsub.queues import Budget, Leaseholder, Queue
 from sublet.local.pubsub.resources import Subscription, Topic
@@ -64,13 +65,16 @@ class Deliveries:
         catalogue: Catalogue,
         messages: Messages,
         clock: Clock,
+        *,
         dead_letter: Callable[[TopicName, Sequence[Outgoing]], object],
+        misdelivery: Misdelivery,
     ) -> None:
         self._database = database
         self._catalogue = catalogue
         self._messages = messages
         self._clock = clock
         self._dead_letter = dead_letter
+        self._misdelivery = misdelivery
         self._queues: dict[SubscriptionName, Queue] = {}
         self._run = messages.count_up("run")
         self._lease_numbers = itertools.count(1)
@@ -146,11 +150,14 @@ class Deliveries:
         current, stale = self._current(subscription, queue, ack_ids, strict=strict)
         done = list(current.values())
         if done:
-            ids = [pending.id for pending in done]
+            once_more = self._misdelivery.once_more(name, done)
+            settled = [pending for pending in done if pending not in once_more]
             with self._database.transaction():
-                self._acknowledge_rows(subscription, ids)
-            for pending in done:
+                self._acknowledge_rows(subscription, [pending.id for pending in settled])
+            for pending in settled:
                 queue.settle(pending, now)
+            for pending in once_more:
+                queue.give_back(pending, now, now)
             self._notify(name, queue)
         return stale
 

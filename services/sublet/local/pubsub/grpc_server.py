@@ -10,19 +10,17 @@ from typing import Final, NoReturn
 
 import grpc
 import grpc.aio
-from google.protobuf import any_pb2
 from google.pubsub_v1 import types
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from sublet.errors import InvalidRequest, SubletError
 from sublet.local.pubsub.broker import PubSub
-from sublet.local.pubsub.delivery import StaleAckIds
-from sublet.local.pubsub.grpc_methods import Unary, Waiting
-from sublet.local.pubsub.grpc_publisher import IamPolicyApi, PublisherApi
-from sublet.local.pubsub.grpc_subscriber import SubscriberApi
-from sublet.local.pubsub.guard import SERVICE
+from sublet.local.pubsub.iam_policy_api import IamPolicyApi
+from sublet.local.pubsub.methods import Unary, Waiting, details_of
+from sublet.local.pubsub.publisher_api import PublisherApi
 from sublet.local.pubsub.push import PushLoops
 from sublet.local.pubsub.resources import is_loopback
+from sublet.local.pubsub.subscriber_api import SubscriberApi
 from sublet.local.pubsub.timekeeping import keep_time
 from sublet.local.pubsub.wire import Proto
 
@@ -193,20 +191,14 @@ def _serialized(message: Proto) -> bytes:
 
 async def _abort(context: Context, error: SubletError) -> NoReturn:
     code = _CODES.get(error.reason, grpc.StatusCode.INTERNAL)
-    await context.abort(code, str(error), _details(code, error))
+    await context.abort(code, str(error), _trailers(code, error))
 
 
-def _details(code: grpc.StatusCode, error: SubletError) -> tuple[tuple[str, bytes], ...]:
-    """What became of each ack id, where clients look for it."""
-    if not isinstance(error, StaleAckIds):
+def _trailers(code: grpc.StatusCode, error: SubletError) -> tuple[tuple[str, bytes], ...]:
+    details = details_of(error)
+    if not details:
         return ()
-    detail = any_pb2.Any()
-    detail.Pack(
-        error_details_pb2.ErrorInfo(
-            reason="EXACTLY_ONCE_ACKID_FAILURE", domain=SERVICE, metadata=error.outcomes
-        )
-    )
-    status = status_pb2.Status(code=code.value[0], message=str(error), details=[detail])
+    status = status_pb2.Status(code=code.value[0], message=str(error), details=details)
     return (("grpc-status-details-bin", status.SerializeToString()),)
 
 

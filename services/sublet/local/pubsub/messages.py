@@ -222,6 +222,13 @@ class Messages:
             [(count, _to_micros(at), holder, pending.id) for pending, count, at in failures],
         )
 
+    def postpone(self, holder: str, until: Mapping[int, datetime]) -> None:
+        """Let messages that were just put into a backlog be delivered from an instant on."""
+        self._database.execute_many(
+            "UPDATE pubsub_backlogs SET available_at = ? WHERE holder = ? AND message = ?",
+            [(_to_micros(at), holder, message_id) for message_id, at in until.items()],
+        )
+
     # --- seeking ----------------------------------------------------------------------------------
 
     def acknowledge_before(self, subscription: Subscription, time: datetime) -> None:

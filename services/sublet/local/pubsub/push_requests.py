@@ -1,6 +1,7 @@
 """
-What a push sends. Wrapped: one JSON object, in the field names that the real service uses, both
-spellings of the two it has two of. Unwrapped: the data, and if asked the rest as headers.
+What a push sends, and as whom. Wrapped: one JSON object, in the field names that the real service
+uses, both spellings of the two it has two of. Unwrapped: the data, and if asked the rest as
+headers.
 
 Source: https://cloud.google.com/pubsub/docs/push,
 https://cloud.google.com/pubsub/docs/payload-unwrapping
@@ -13,6 +14,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from sublet.codec import rfc3339
+from sublet.errors import Unauthenticated
+from sublet.local.iam.enforcement import Iam
+from sublet.local.iam.oidc import IdTokens
 from sublet.local.pubsub.delivery import Delivery
 from sublet.local.pubsub.resources import Push, Subscription
 
@@ -45,6 +49,27 @@ def headers_of(subscription: Subscription, push: Push, delivery: Delivery) -> di
     elif push.write_metadata:
         headers.update(_metadata(subscription, delivery))
     return headers
+
+
+def authorization_of(iam: Iam, id_tokens: IdTokens, push: Push) -> dict[str, str]:
+    """
+    The header that says who sends a push, if the push is to say so.
+
+    Raises:
+        Unauthenticated: the account is gone or disabled, so nothing may be sent in its name.
+
+    Source: https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions
+    """
+    if push.oidc is None:
+        return {}
+    email = push.oidc.email
+    try:
+        iam.service_accounts.check_usable(email)
+    except Unauthenticated as error:
+        raise Unauthenticated(f"no ID token for {email}: {error}") from None
+    unique_id = iam.service_accounts.get(email).unique_id
+    token = id_tokens.issue(email, unique_id, push.oidc.audience or push.endpoint)
+    return {"Authorization": f"Bearer {token}"}
 
 
 def _wrapped(subscription: Subscription, delivery: Delivery) -> bytes:

@@ -1,7 +1,9 @@
-"""google.pubsub.v1.Subscriber: requests in, one call, answers out. Only Pull waits."""
+"""
+google.pubsub.v1.Subscriber, for gRPC and REST: requests in, one call, answers out. Only Pull waits.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -13,8 +15,8 @@ from google.pubsub_v1 import types
 from sublet.errors import InvalidRequest
 from sublet.local.iam.tokens import Caller
 from sublet.local.pubsub.broker import PubSub
-from sublet.local.pubsub.grpc_methods import Unary, Waiting, merged
 from sublet.local.pubsub.guard import Guard
+from sublet.local.pubsub.methods import Unary, Waiting, merged
 from sublet.local.pubsub.names import (
     SubscriptionName,
     parse_project,
@@ -180,12 +182,14 @@ class SubscriberApi:
     def acknowledge(self, caller: Caller, request: Proto) -> Proto:
         name = parse_subscription(request.subscription)
         self._guard.check(caller, "consume", name)
+        _verify_some(request.ack_ids)
         self._pubsub.deliveries.acknowledge(name, request.ack_ids)
         return empty_pb2.Empty()
 
     def modify_ack_deadline(self, caller: Caller, request: Proto) -> Proto:
         name = parse_subscription(request.subscription)
         self._guard.check(caller, "consume", name)
+        _verify_some(request.ack_ids)
         seconds = dict.fromkeys(request.ack_ids, request.ack_deadline_seconds)
         self._pubsub.deliveries.modify_deadlines(name, seconds)
         return empty_pb2.Empty()
@@ -268,3 +272,8 @@ class SubscriberApi:
             case _:
                 raise InvalidRequest("got no target to seek to; expected a time or a snapshot")
         return SeekResponseProto()
+
+
+def _verify_some(ack_ids: Sequence[str]) -> None:
+    if not ack_ids:
+        raise InvalidRequest("No ack ids specified; expected one or more")

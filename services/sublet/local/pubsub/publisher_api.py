@@ -1,21 +1,18 @@
-"""google.pubsub.v1.Publisher and google.iam.v1.IAMPolicy: requests in, one call, answers out."""
+"""google.pubsub.v1.Publisher, for gRPC and REST: requests in, one call, answers out."""
 
 from typing import Final
 
-from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 from google.protobuf import empty_pb2
 from google.pubsub_v1 import types
 
-from sublet.errors import Conflict, FailedPrecondition, InvalidRequest
+from sublet.errors import InvalidRequest
 from sublet.local.iam.tokens import Caller
 from sublet.local.pubsub.broker import PubSub
-from sublet.local.pubsub.grpc_methods import Unary, merged
 from sublet.local.pubsub.guard import Guard
+from sublet.local.pubsub.methods import Unary, merged
 from sublet.local.pubsub.names import (
     DELETED_TOPIC,
-    collection_of,
     parse_project,
-    parse_resource,
     parse_subscription,
     parse_topic,
 )
@@ -23,8 +20,6 @@ from sublet.local.pubsub.resources import Snapshot, Subscription, Topic
 from sublet.local.pubsub.wire import (
     Proto,
     outgoing_from_proto,
-    policy_from_proto,
-    policy_to_proto,
     topic_from_proto,
     topic_to_proto,
 )
@@ -143,60 +138,3 @@ class PublisherApi:
             self._guard.check(caller, "update", name)
         self._pubsub.detach_subscription(name)
         return DetachSubscriptionResponseProto()
-
-
-class IamPolicyApi:
-    """
-    Policies of topics, subscriptions and snapshots.
-
-    Source: https://cloud.google.com/iam/docs/reference/rest/v1/Policy
-    """
-
-    def __init__(self, pubsub: PubSub) -> None:
-        self._pubsub = pubsub
-        self._guard = Guard(pubsub.iam)
-
-    def methods(self) -> dict[str, Unary]:
-        return {
-            "GetIamPolicy": Unary(iam_policy_pb2.GetIamPolicyRequest, self.get_policy),
-            "SetIamPolicy": Unary(iam_policy_pb2.SetIamPolicyRequest, self.set_policy),
-            "TestIamPermissions": Unary(
-                iam_policy_pb2.TestIamPermissionsRequest, self.test_permissions
-            ),
-        }
-
-    def get_policy(self, caller: Caller, request: Proto) -> Proto:
-        name = parse_resource(request.resource)
-        self._guard.check(caller, "getIamPolicy", name)
-        self._verify_exists(name)
-        return policy_to_proto(
-            self._pubsub.iam.policies.get(name), request.options.requested_policy_version
-        )
-
-    def set_policy(self, caller: Caller, request: Proto) -> Proto:
-        name = parse_resource(request.resource)
-        self._guard.check(caller, "setIamPolicy", name)
-        self._verify_exists(name)
-        policy = policy_from_proto(request.policy)
-        try:
-            kept = self._pubsub.iam.policies.set(name, policy, wrote_version=policy.version)
-        except FailedPrecondition as stale:
-            # This API answers ABORTED to a stale etag, which clients take for "read it again".
-            raise Conflict(str(stale)) from None
-        return policy_to_proto(kept, policy.version)
-
-    def test_permissions(self, caller: Caller, request: Proto) -> Proto:
-        name = parse_resource(request.resource)
-        return iam_policy_pb2.TestIamPermissionsResponse(
-            permissions=self._guard.permitted(caller, list(request.permissions), name)
-        )
-
-    def _verify_exists(self, name: str) -> None:
-        catalogue = self._pubsub.catalogue
-        match collection_of(name):
-            case Topic.collection:
-                catalogue.get(Topic, name)
-            case Subscription.collection:
-                catalogue.get(Subscription, name)
-            case _:
-                catalogue.get(Snapshot, name)

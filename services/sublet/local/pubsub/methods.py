@@ -1,12 +1,18 @@
-"""What the gRPC services share: how a method is declared, and how a masked update is read."""
+"""
+What gRPC and REST share: how a method is declared, how a masked update is read, and what is told of
+a refusal beside its message.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from google.protobuf import field_mask_pb2
+from google.protobuf import any_pb2, field_mask_pb2
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 
-from sublet.errors import InvalidRequest
+from sublet.errors import InvalidRequest, SubletError
 from sublet.local.iam.tokens import Caller
+from sublet.local.pubsub.delivery import StaleAckIds
+from sublet.local.pubsub.guard import SERVICE
 from sublet.local.pubsub.wire import Proto
 
 
@@ -50,3 +56,16 @@ def merged(change: Proto, current: Proto, mask: Proto, mutable: Sequence[str]) -
     except ValueError as error:
         raise InvalidRequest(f"Invalid update_mask: {error}") from None
     return result
+
+
+def details_of(error: SubletError) -> list[any_pb2.Any]:
+    """What became of each ack id, in the form that clients look for it in."""
+    if not isinstance(error, StaleAckIds):
+        return []
+    detail = any_pb2.Any()
+    detail.Pack(
+        error_details_pb2.ErrorInfo(
+            reason="EXACTLY_ONCE_ACKID_FAILURE", domain=SERVICE, metadata=error.outcomes
+        )
+    )
+    return [detail]
