@@ -55,6 +55,7 @@ _BUCKET_OWN = _BUCKET_READ | {
 _BUCKETS = _BUCKET_OWN | {
     "storage.buckets.create",
     "storage.buckets.delete",
+    "storage.buckets.enableObjectRetention",
     "storage.buckets.getObjectInsights",
     "storage.buckets.list",
     "storage.buckets.relocate",

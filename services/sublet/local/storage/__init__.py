@@ -1,3 +1,4 @@
 """
-Cloud Storage of the local cloud: its JSON API as the official clients use it, every access decided.
+Cloud Storage of the local cloud: its JSON API, and the XML API as far as the official clients use
+it, every access decided.
 """

@@ -7,6 +7,7 @@ import base64
 import hashlib
 import os
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,10 @@ READ_BYTES: Final = 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashedBlob:
-    """A whole upload: its file, and what its bytes hash to, base64 as Cloud Storage writes it."""
+    """
+    A whole upload: its file, and what its bytes hash to, base64 as Cloud Storage writes it. `md5`
+    is empty for bytes that were put together here from several uploads.
+    """
 
     path: Path
     size: int
@@ -41,8 +45,15 @@ class BlobWriter:
         self._file = path.open("ab", buffering=0)
 
     def write(self, chunk: bytes) -> None:
-        self._file.write(chunk)
-        self._hash(chunk)
+        """
+        Raises:
+            OSError: the disk is full. What was written before is hashed, so that the upload can go
+                on from there.
+        """
+        while chunk:
+            written = self._file.write(chunk)
+            self._hash(chunk[:written])
+            chunk = chunk[written:]
 
     def close(self) -> HashedBlob:
         self._file.close()
@@ -79,12 +90,22 @@ class Blobs:
         blob.path.rename(self.path_of(name))
         return name
 
+    def copy(self, name: str) -> Path:
+        """A second name for a blob's bytes, which never change: a copy that takes no time."""
+        path = self._uploads / uuid.uuid4().hex
+        os.link(self.path_of(name), path)
+        return path
+
     def path_of(self, name: str) -> Path:
         return self._blobs / name
 
-    def remove(self, name: str) -> None:
-        """A reader that has it open reads on to the end."""
-        self.path_of(name).unlink(missing_ok=True)
+    def upload_path(self, upload: str) -> Path:
+        return self._uploads / upload
+
+    def remove(self, names: Iterable[str]) -> None:
+        """A reader that has one open reads on to the end."""
+        for name in names:
+            self.path_of(name).unlink(missing_ok=True)
 
     def discard_orphans(self, known_blobs: frozenset[str], known_uploads: frozenset[str]) -> None:
         """Remove what a kill between moving a file and committing its row has left."""
@@ -92,3 +113,18 @@ class Blobs:
             for entry in os.scandir(directory):
                 if entry.name not in known:
                     Path(entry.path).unlink()
+
+
+def concatenated(sources: list[Path], writer: BlobWriter) -> None:
+    """
+    Write the bytes of files one after the other. They are opened first, so that an overwrite
+    meanwhile does not end the reading; it blocks, so call it on a thread.
+    """
+    files = [path.open("rb", buffering=0) for path in sources]
+    try:
+        for file in files:
+            while chunk := file.read(READ_BYTES):
+                writer.write(chunk)
+    finally:
+        for file in files:
+            file.close()

@@ -1,25 +1,25 @@
 """
-Buckets: their metadata, their policies' special rules, and the right to use them.
+Buckets: made, changed and deleted, and their policies' special rules.
 
 Source: https://cloud.google.com/storage/docs/json_api/v1/buckets
 """
 
-import copy
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from sublet.buckets import Binding, Policy
-from sublet.codec import rfc3339
 from sublet.errors import AlreadyExists, Conflict, FailedPrecondition, InvalidRequest, NotFound
 from sublet.local.database import Database
 from sublet.local.iam.enforcement import Iam, Target
 from sublet.local.iam.tokens import Caller
 from sublet.local.projects import Projects
+from sublet.local.storage import bucket_settings
+from sublet.local.storage.access import PUBLIC, Access
+from sublet.local.storage.bucket_settings import Bucket
 from sublet.local.storage.preconditions import Preconditions
-from sublet.names import bucket_resource_name, check_bucket_name, object_resource_name
+from sublet.names import check_bucket_name
 from sublet.ports import Clock
 
 SCHEMA: Final = """
@@ -32,88 +32,12 @@ CREATE TABLE IF NOT EXISTS buckets (
     updated_at     TEXT NOT NULL
 ) STRICT;
 """
-_BUCKET_TYPE: Final = "storage.googleapis.com/Bucket"
-_OBJECT_TYPE: Final = "storage.googleapis.com/Object"
 _SERVICE: Final = "storage.googleapis.com"
-_READ_ONLY: Final = frozenset(
-    {"acl", "etag", "id", "kind", "metageneration", "name", "projectNumber", "selfLink"}
-    | {"timeCreated", "updated"}
-)
-_DEFAULTS: Final[Mapping[str, Any]] = {
-    "location": "US",
-    "locationType": "multi-region",
-    "storageClass": "STANDARD",
-    "iamConfiguration": {
-        "bucketPolicyOnly": {"enabled": False},
-        "uniformBucketLevelAccess": {"enabled": False},
-        "publicAccessPrevention": "inherited",
-    },
-}
+_PERMISSION_PREFIX: Final = "storage."
 
 
-@dataclass(frozen=True, slots=True)
-class Bucket:
-    name: str
-    project: str
-    project_number: int
-    metageneration: int
-    settings: dict[str, Any]
-    created_at: datetime
-    updated_at: datetime
-
-    @property
-    def resource(self) -> str:
-        return f"buckets/{self.name}"
-
-    @property
-    def path(self) -> str:
-        return bucket_resource_name(self.name)
-
-    @property
-    def is_versioned(self) -> bool:
-        return bool(self.settings.get("versioning", {}).get("enabled"))
-
-    @property
-    def is_uniform(self) -> bool:
-        return bool(self.settings["iamConfiguration"]["uniformBucketLevelAccess"]["enabled"])
-
-    @property
-    def prevents_public_access(self) -> bool:
-        return bool(self.settings["iamConfiguration"]["publicAccessPrevention"] == "enforced")
-
-    def target(self, *, list_prefix: str | None = None) -> Target:
-        attributes = {} if list_prefix is None else {f"{_SERVICE}/objectListPrefix": list_prefix}
-        return Target(
-            policies=(self.resource, f"projects/{self.project}"),
-            name=self.path,
-            type=_BUCKET_TYPE,
-            service=_SERVICE,
-            bucket=self.name,
-            api_attributes=attributes,
-        )
-
-    def object_target(self, object_name: str) -> Target:
-        return Target(
-            policies=(self.resource, f"projects/{self.project}"),
-            name=object_resource_name(self.name, object_name),
-            type=_OBJECT_TYPE,
-            service=_SERVICE,
-            bucket=self.name,
-        )
-
-    def to_wire(self, base_url: str) -> dict[str, Any]:
-        return {
-            "kind": "storage#bucket",
-            "id": self.name,
-            "selfLink": f"{base_url}/storage/v1/b/{self.name}",
-            "name": self.name,
-            "projectNumber": str(self.project_number),
-            "metageneration": str(self.metageneration),
-            "etag": f"CA{self.metageneration}=",
-            "timeCreated": rfc3339(self.created_at),
-            "updated": rfc3339(self.updated_at),
-            **self.settings,
-        }
+class NotEmpty(Conflict):
+    """Raised when a bucket is deleted that still has live or noncurrent objects."""
 
 
 class Buckets:
@@ -122,9 +46,17 @@ class Buckets:
         self._clock = clock
         self._iam = iam
         self._projects = projects
+        self.access = Access(iam)
         database.create_tables(SCHEMA)
 
-    def create(self, caller: Caller, project: str, body: Mapping[str, Any]) -> Bucket:
+    def create(
+        self,
+        caller: Caller,
+        project: str,
+        body: Mapping[str, Any],
+        *,
+        object_retention: bool = False,
+    ) -> Bucket:
         """
         Raises:
             AlreadyExists: the name is taken, by whomever.
@@ -134,9 +66,12 @@ class Buckets:
             raise InvalidRequest("Required parameter: project")
         self._projects.ensure(project)
         self._iam.authorize(caller, "storage.buckets.create", _project_target(project))
-        settings = _merged(_DEFAULTS, {k: v for k, v in body.items() if k not in _READ_ONLY})
-        _mirror_uniform_access(settings)
-        now = self._clock.now().isoformat()
+        if object_retention:
+            self._iam.authorize(
+                caller, "storage.buckets.enableObjectRetention", _project_target(project)
+            )
+        now = self._clock.now()
+        settings = bucket_settings.created(body, now, object_retention=object_retention)
         with self._database.transaction():
             if self._database.row("SELECT 1 FROM buckets WHERE name = ?", name):
                 raise AlreadyExists(
@@ -147,54 +82,110 @@ class Buckets:
                 name,
                 project,
                 json.dumps(settings),
-                now,
-                now,
+                now.isoformat(),
+                now.isoformat(),
             )
-            bucket = self._get(name)
+            bucket = self.unchecked(name)
             self._iam.policies.set(bucket.resource, _default_policy(project), wrote_version=3)
         return bucket
 
-    def get(self, caller: Caller, name: str, permission: str = "storage.buckets.get") -> Bucket:
-        bucket = self._get(name)
-        self._iam.authorize(caller, permission, bucket.target())
+    def get(
+        self,
+        caller: Caller,
+        name: str,
+        permission: str = "storage.buckets.get",
+        preconditions: Preconditions = Preconditions(),  # noqa: B008  immutable
+    ) -> Bucket:
+        bucket = self.unchecked(name)
+        self.access.authorize(caller, permission, bucket)
+        preconditions.check_read(0, bucket.metageneration, bucket.etag)
         return bucket
 
     def unchecked(self, name: str) -> Bucket:
         """The bucket, for whoever checks the right to an object in it."""
-        return self._get(name)
+        row = self._database.row("SELECT * FROM buckets WHERE name = ?", name)
+        if row is None:
+            raise NotFound("The specified bucket does not exist.")
+        return Bucket(
+            name=row["name"],
+            project=row["project"],
+            project_number=self._projects.number_of(row["project"]),
+            metageneration=row["metageneration"],
+            settings=json.loads(row["settings"]),
+            created_at=datetime.fromisoformat(row["created_at"]),
+            updated_at=datetime.fromisoformat(row["updated_at"]),
+        )
 
     def list_of(self, caller: Caller, project: str, prefix: str) -> list[Bucket]:
         self._iam.authorize(caller, "storage.buckets.list", _project_target(project))
         rows = self._database.rows(
             "SELECT name FROM buckets WHERE project = ? ORDER BY name", project
         )
-        return [self._get(row["name"]) for row in rows if row["name"].startswith(prefix)]
+        return [self.unchecked(row["name"]) for row in rows if row["name"].startswith(prefix)]
 
     def patch(
         self, caller: Caller, name: str, body: Mapping[str, Any], preconditions: Preconditions
     ) -> Bucket:
-        bucket = self.get(caller, name, "storage.buckets.update")
-        preconditions.check_metageneration(bucket.metageneration)
-        settings = _merged(bucket.settings, {k: v for k, v in body.items() if k not in _READ_ONLY})
-        _mirror_uniform_access(settings)
-        self._database.execute(
-            "UPDATE buckets SET settings = ?, metageneration = metageneration + 1, updated_at = ? "
-            "WHERE name = ?",
-            json.dumps(settings),
-            self._clock.now().isoformat(),
-            name,
-        )
-        return self._get(name)
+        """Change what the body names; null takes a setting back."""
+        return self._change(caller, name, preconditions, body, bucket_settings.patched)
+
+    def update(
+        self, caller: Caller, name: str, body: Mapping[str, Any], preconditions: Preconditions
+    ) -> Bucket:
+        """Replace every setting; what the body does not name is as in a new bucket."""
+        return self._change(caller, name, preconditions, body, bucket_settings.replaced)
+
+    def lock_retention(self, caller: Caller, name: str, preconditions: Preconditions) -> Bucket:
+        """
+        Raises:
+            InvalidRequest: no metageneration was named, or there is no policy to lock.
+        """
+        if preconditions.metageneration is None:
+            raise InvalidRequest("Required parameter: ifMetagenerationMatch; locking is for good")
+
+        def locked(before: Mapping[str, Any], *_: object) -> dict[str, Any]:
+            if "retentionPolicy" not in before:
+                raise InvalidRequest("The bucket has no retention policy to lock.")
+            return {**before, "retentionPolicy": {**before["retentionPolicy"], "isLocked": True}}
+
+        return self._change(caller, name, preconditions, {}, locked)
 
     def delete(self, caller: Caller, name: str, preconditions: Preconditions) -> None:
+        """
+        Raises:
+            NotEmpty: something lives in it still, live or noncurrent.
+        """
         bucket = self.get(caller, name, "storage.buckets.delete")
-        preconditions.check_metageneration(bucket.metageneration)
+        preconditions.check_write(0, bucket.metageneration, bucket.etag)
         if self._database.row("SELECT 1 FROM objects WHERE bucket = ?", name):
-            raise Conflict("The bucket you tried to delete is not empty.")
+            raise NotEmpty(
+                "The bucket you tried to delete is not empty; delete its objects first, noncurrent "
+                "ones too."
+            )
         with self._database.transaction():
             self._database.execute("DELETE FROM notifications WHERE bucket = ?", name)
             self._database.execute("DELETE FROM buckets WHERE name = ?", name)
             self._iam.policies.delete(bucket.resource)
+
+    def _change(
+        self,
+        caller: Caller,
+        name: str,
+        preconditions: Preconditions,
+        body: Mapping[str, Any],
+        change: Callable[[Mapping[str, Any], Mapping[str, Any], datetime], dict[str, Any]],
+    ) -> Bucket:
+        bucket = self.get(caller, name, "storage.buckets.update")
+        preconditions.check_write(0, bucket.metageneration, bucket.etag)
+        now = self._clock.now()
+        self._database.execute(
+            "UPDATE buckets SET settings = ?, metageneration = metageneration + 1, updated_at = ? "
+            "WHERE name = ?",
+            json.dumps(change(bucket.settings, body, now)),
+            now.isoformat(),
+            name,
+        )
+        return self.unchecked(name)
 
     # --- policy -----------------------------------------------------------------------------------
 
@@ -214,8 +205,8 @@ class Buckets:
 
     def set_policy(self, caller: Caller, name: str, policy: Policy) -> Policy:
         bucket = self.get(caller, name, "storage.buckets.setIamPolicy")
-        members = {member for binding in policy.bindings for member in binding.members}
-        if bucket.prevents_public_access and members & {"allUsers", "allAuthenticatedUsers"}:
+        members = {member.casefold() for binding in policy.bindings for member in binding.members}
+        if bucket.prevents_public_access and members & PUBLIC:
             raise FailedPrecondition(
                 "The member bindings allUsers and allAuthenticatedUsers are not allowed since "
                 "public access prevention is enforced."
@@ -228,29 +219,27 @@ class Buckets:
             self._check_role(binding.role)
         return self._iam.policies.set(bucket.resource, policy, wrote_version=policy.version)
 
-    def permitted(self, caller: Caller, name: str, permissions: list[str]) -> list[str]:
-        bucket = self._get(name)
-        return [p for p in permissions if self._iam.is_allowed(caller, p, bucket.target())]
+    def permitted(
+        self, caller: Caller, name: str, permissions: list[str], object_name: str | None = None
+    ) -> list[str]:
+        """
+        Those of the permissions that the caller has on a bucket, or on an object of it.
+
+        Raises:
+            InvalidRequest: a permission is not one of Cloud Storage's.
+        """
+        for permission in permissions:
+            if not permission.startswith(_PERMISSION_PREFIX):
+                raise InvalidRequest(
+                    f"got permission {permission!r}; expected such as storage.objects.get"
+                )
+        return self.access.permitted(caller, permissions, self.unchecked(name), object_name)
 
     def _check_role(self, role: str) -> None:
         try:
             self._iam.permissions_of(role)
         except NotFound as error:
             raise InvalidRequest(str(error)) from None
-
-    def _get(self, name: str) -> Bucket:
-        row = self._database.row("SELECT * FROM buckets WHERE name = ?", name)
-        if row is None:
-            raise NotFound("The specified bucket does not exist.")
-        return Bucket(
-            name=row["name"],
-            project=row["project"],
-            project_number=self._projects.number_of(row["project"]),
-            metageneration=row["metageneration"],
-            settings=json.loads(row["settings"]),
-            created_at=datetime.fromisoformat(row["created_at"]),
-            updated_at=datetime.fromisoformat(row["updated_at"]),
-        )
 
 
 def _project_target(project: str) -> Target:
@@ -270,23 +259,3 @@ def _default_policy(project: str) -> Policy:
             Binding(role="roles/storage.legacyBucketReader", members=(f"projectViewer:{project}",)),
         ),
     )
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON merge patch (RFC 7396): null removes, objects merge, everything else replaces."""
-    merged = copy.deepcopy(dict(base))
-    for key, value in changes.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, dict):
-            inner = merged.get(key)
-            merged[key] = _merged(inner if isinstance(inner, dict) else {}, value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def _mirror_uniform_access(settings: dict[str, Any]) -> None:
-    """Older clients read the setting under its first name."""
-    access = settings["iamConfiguration"]
-    access["bucketPolicyOnly"] = dict(access["uniformBucketLevelAccess"])

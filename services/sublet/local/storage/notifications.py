@@ -16,12 +16,13 @@ from sublet.local.database import Database
 from sublet.local.iam.enforcement import Iam, Target
 from sublet.local.iam.tokens import Caller
 from sublet.local.projects import Projects
-from sublet.local.storage.buckets import Bucket, Buckets
+from sublet.local.storage.bucket_settings import Bucket
+from sublet.local.storage.buckets import Buckets
 from sublet.names import Email
 from sublet.ports import Clock
 
 if TYPE_CHECKING:
-    from sublet.local.storage.objects import StoredObject
+    from sublet.local.storage.stored_object import StoredObject
 
 SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS notifications (
@@ -143,6 +144,7 @@ class Notifications:
             ):
                 continue
             attributes = {
+                **config.get("custom_attributes", {}),
                 "notificationConfig": f"{bucket.path}/notificationConfigs/{row['id']}",
                 "eventType": event_type.value,
                 "payloadFormat": config["payload_format"],
@@ -151,7 +153,6 @@ class Notifications:
                 "objectGeneration": str(changed.generation),
                 "eventTime": rfc3339(self._clock.now()),
                 **more_attributes,
-                **config.get("custom_attributes", {}),
             }
             has_payload = config["payload_format"] == "JSON_API_V1"
             payload = json.dumps(changed.to_wire(self._base_url)).encode() if has_payload else b""

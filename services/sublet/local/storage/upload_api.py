@@ -9,23 +9,22 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from sublet.errors import InvalidRequest, SubletError
-from sublet.local.iam.tokens import AccessTokens
-from sublet.local.storage.blobs import BlobWriter
+from sublet.errors import InvalidRequest
+from sublet.local.iam.tokens import Caller
 from sublet.local.storage.multipart import RelatedParts
-from sublet.local.storage.objects import Objects, StoredObject
 from sublet.local.storage.preconditions import Preconditions
-from sublet.local.storage.uploads import ContentRange, Uploads
+from sublet.local.storage.service import Storage
+from sublet.local.storage.stored_object import StoredObject
+from sublet.local.storage.uploads import ContentRange
 from sublet.local.web import HttpError, Request, Response, Router, json_response
 
 _PATH: Final = "/upload/storage/v1/b/{bucket}/o"
 
 
 class UploadApi:
-    def __init__(self, tokens: AccessTokens, objects: Objects, uploads: Uploads) -> None:
-        self._tokens = tokens
-        self._objects = objects
-        self._uploads = uploads
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._uploads = storage.uploads
 
     def add_to(self, router: Router) -> None:
         for path in (_PATH, f"/resumable{_PATH}"):  # gcloud uses the second
@@ -53,7 +52,8 @@ class UploadApi:
         length = request.headers.get("content-length")
         content_range = request.headers.get("content-range")
         piece = ContentRange.parse(content_range, int(length) if length else None)
-        taken = await self._uploads.append(upload, piece, request.chunks())
+        hashes = hashes_of_header(request.headers.get("x-goog-hash", ""))
+        taken = await self._uploads.append(upload, piece, request.chunks(), hashes)
         if isinstance(taken, StoredObject):
             return json_response(taken.to_wire(request.base_url))
         kept = {"range": f"bytes=0-{taken - 1}"} if taken else {}
@@ -62,6 +62,7 @@ class UploadApi:
         )
 
     async def cancel(self, request: Request) -> Response:
+        """499 is how Cloud Storage says that the session is no more."""
         self._uploads.cancel(request.query.get("upload_id", ""))
         return Response(499)
 
@@ -87,38 +88,61 @@ class UploadApi:
         settings: dict[str, Any],
         chunks: AsyncIterator[bytes],
     ) -> Response:
-        caller = self._tokens.resolve(request.authorization)
-        bucket, preconditions = (
-            request.parameters["bucket"],
-            Preconditions.from_query(request.query),
+        settings |= hashes_of_header(request.headers.get("x-goog-hash", ""))
+        stored = await take_whole(
+            self._storage,
+            self._storage.caller(request),
+            (request.parameters["bucket"], name),
+            settings,
+            Preconditions.of_request(request),
+            chunks,
         )
-        self._objects.check_may_write(caller, bucket, name, preconditions)
-        settings |= _hashes_of_header(request.headers.get("x-goog-hash", ""))
-        writer: BlobWriter = self._uploads.scratch()
-        try:
-            async for chunk in chunks:
-                writer.write(chunk)
-            stored = self._objects.finalize(
-                caller, bucket, name, writer.close(), settings, preconditions
-            )
-        except (SubletError, ConnectionError):
-            writer.abandon()
-            raise
         return json_response(stored.to_wire(request.base_url))
 
     async def _start(self, request: Request) -> Response:
-        caller = self._tokens.resolve(request.authorization)
+        caller = self._storage.caller(request)
         settings = await request.json()
         content_type = request.headers.get("x-upload-content-type")
         settings.setdefault("contentType", content_type or "application/octet-stream")
         bucket = request.parameters["bucket"]
         name = _required_name(request, settings)
-        preconditions = Preconditions.from_query(request.query)
+        preconditions = Preconditions.of_request(request)
         upload = self._uploads.start(caller, bucket, name, settings, preconditions)
-        path = _PATH.format(bucket=bucket)
-        location = f"{request.base_url}{path}?uploadType=resumable&upload_id={upload}"
-        headers = {"location": location, "x-guploader-uploadid": upload}
-        return Response(200, headers=headers)
+        return session_response(request, bucket, upload, 200)
+
+
+async def take_whole(
+    storage: Storage,
+    caller: Caller,
+    place: tuple[str, str],
+    settings: dict[str, Any],
+    preconditions: Preconditions,
+    chunks: AsyncIterator[bytes],
+) -> StoredObject:
+    """
+    An upload in one request; what may not be written is refused before its bytes are taken.
+
+    Args:
+        place: the bucket and the object's name.
+    """
+    bucket, name = place
+    storage.objects.check_may_write(caller, bucket, name, preconditions)
+    writer = storage.blobs.writer()
+    try:
+        async for chunk in chunks:
+            writer.write(chunk)
+        blob = writer.close()
+        return storage.objects.finalize(caller, bucket, name, blob, settings, preconditions)
+    except BaseException:  # whatever it was, nobody will go on with these bytes
+        writer.abandon()
+        raise
+
+
+def session_response(request: Request, bucket: str, upload: str, status: int) -> Response:
+    """Where a resumable upload goes on: an address that is all that a writer needs."""
+    path = _PATH.format(bucket=bucket)
+    location = f"{request.base_url}{path}?uploadType=resumable&upload_id={upload}"
+    return Response(status, headers={"location": location, "x-guploader-uploadid": upload})
 
 
 def _required_name(request: Request, settings: dict[str, Any]) -> str:
@@ -138,7 +162,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _hashes_of_header(header: str) -> dict[str, str]:
+def hashes_of_header(header: str) -> dict[str, str]:
     """`X-Goog-Hash: crc32c=n03x6A==,md5=Ojk9c3dhfxgoKVVHYwFbHQ==` as the fields of a resource."""
     found = dict(re.findall(r"(crc32c|md5)=([\w+/=]+)", header))
     return {("md5Hash" if name == "md5" else name): value for name, value in found.items()}
