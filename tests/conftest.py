@@ -42,8 +42,10 @@ def cloud(running, monkeypatch) -> RunningCloud:
 
 
 @pytest.fixture
-def own_cloud(tmp_path):
+def own_cloud(request, tmp_path):
     """A cloud of one test's own, to stop, start and deny."""
+    if request.config.getoption("--against"):
+        pytest.skip("stops and starts our own cloud")
     made = []
 
     def make(**options) -> RunningCloud:

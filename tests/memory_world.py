@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from sublet.accounts import Account
+from sublet.auditing import AuditedRegistry
 from sublet.data_accounts import DataAccounts
 from sublet.datasets import Dataset
 from sublet.dispatch import Dispatch
@@ -92,7 +93,7 @@ class World:
         self.clock = MemoryClock()
         self.terms = terms or LeaseTerms()
         self.cloud = MemoryCloud(self.clock)
-        self.registry = MemoryRegistry(self.clock)
+        self.registry = AuditedRegistry(MemoryRegistry(self.clock), self.clock, principal="unit")
         self.publisher = MemoryPublisher()
         self.runner = MemoryRunner()
         self.outbox = Outbox(self.registry, self.publisher, self.clock)

@@ -72,8 +72,11 @@ class Dataset:
     rows: RowReport | None
     reads_under: LeaseName | None
     watch: WatchName | None
+    requested_url: str = ""
+    """As the caller gave it: of the file, or of the folder that holds it alone."""
     created_by: str
     created_at: datetime
+    updated_at: datetime | None = None
 
     @property
     def key(self) -> str:
@@ -82,9 +85,29 @@ class Dataset:
     def index(self) -> Mapping[str, str]:
         return {
             "account": self.name.account,
+            "name": self.name,
+            "display_name": self.display_name,
+            "created_by": self.created_by,
             "state": self.state,
             "created_at": self.created_at.isoformat(),
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeletedDataset:
+    """
+    That a watch's dataset was deleted: a late repeat of its event must not bring it back.
+    """
+
+    name: DatasetName
+    deleted_at: datetime
+
+    @property
+    def key(self) -> str:
+        return self.name
+
+    def index(self) -> Mapping[str, str]:
+        return {"account": self.name.account, "created_at": self.deleted_at.isoformat()}
 
 
 def dataset_name_for(account: AccountName, version: ObjectVersion) -> DatasetName:

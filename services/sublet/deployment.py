@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sublet.auditing import AuditedRegistry
 from sublet.clock import clock_of
 from sublet.data_accounts import DataAccounts
 from sublet.dispatch import Dispatch
@@ -175,7 +176,13 @@ class Deployment:
     # --- ports ------------------------------------------------------------------------------------
 
     @cached_property
-    def registry(self) -> Registry:
+    def registry(self) -> AuditedRegistry:
+        """Whatever changes an account's resources is committed with its audit entry."""
+        unit = self._environment.get("K_SERVICE") or "sublet"
+        return AuditedRegistry(self._records, self.clock, principal=unit)
+
+    @cached_property
+    def _records(self) -> Registry:
         kind, _, place = self._required("SUBLET_REGISTRY").partition(":")
         if kind == "sqlite":
             return SqliteRegistry(Path(place), self.clock)

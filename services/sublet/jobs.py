@@ -32,6 +32,7 @@ class JobState(StrEnum):
 
 
 TERMINAL: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+RESUMABLE: Final = frozenset({JobState.FAILED, JobState.CANCELLED})
 _RANK: Final = {state: rank for rank, state in enumerate(JobState)}
 
 
@@ -97,7 +98,7 @@ class Job:
     One training of one base model on one object generation into one output prefix.
 
     `lease` and `execution` are those of the newest start; a job that is started again keeps its
-    name.
+    name. `resume_from` is the checkpoint that a resumed job's next lease begins with.
     """
 
     name: JobName
@@ -108,11 +109,13 @@ class Job:
     output_model: ModelName
     output: OutputPrefix
     settings: TrainingSettings
+    warm_start_from: ModelName | None = None
     state: JobState = JobState.CREATING
     status: Status = OK
     progress: Progress = Progress()
     lease: LeaseName | None = None
     execution: str = ""
+    resume_from: str = ""
     watch: WatchName | None = None
     created_by: str
     created_at: datetime
@@ -127,6 +130,13 @@ class Job:
     def index(self) -> Mapping[str, str]:
         return {
             "account": self.name.account,
+            "name": self.name,
+            "display_name": self.display_name,
+            "dataset": self.dataset,
+            "base_model": self.base_model,
+            "output_model": self.output_model,
+            "warm_start_from": self.warm_start_from or "",
+            "created_by": self.created_by,
             "state": self.state,
             "is_over": str(self.is_over),
             "created_at": self.created_at.isoformat(),
@@ -152,6 +162,28 @@ class Job:
         The same job in that state, or in the one it has if that is further; it must not be over.
         """
         return self.moved_to(max(self.state, state, key=_RANK.__getitem__), **changes)
+
+    def resumed(self, *, resume_from: str) -> Self:
+        """
+        The same job asked for once more, to go on from a checkpoint where there is one.
+
+        Raises:
+            FailedPrecondition: it has not failed and was not cancelled.
+        """
+        if self.state not in RESUMABLE:
+            raise FailedPrecondition(
+                f"{self.name} is {self.state}; only a job that failed or was cancelled is resumed"
+            )
+        return replace(
+            self,
+            state=JobState.CREATING,
+            status=OK,
+            lease=None,
+            execution="",
+            resume_from=resume_from,
+            heartbeat_at=None,
+            completed_at=None,
+        )
 
     def ended(self, state: JobState, *, at: datetime, status: Status = OK) -> Self:
         return self.moved_to(state, completed_at=at, status=status)

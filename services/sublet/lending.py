@@ -162,6 +162,7 @@ class Lending:
             writes=job.output,
             bucket_identity=dataset.bucket_identity,
             data_account=self._data_accounts.choose(job.name.account).record.email,
+            checkpoint=job.resume_from,
             created_at=now,
             expires_at=now + self._terms.training_limit,
         )

@@ -1,11 +1,13 @@
 """Models: base models of the catalogue, and adapters that jobs wrote into their owners' buckets."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
+from sublet.errors import FailedPrecondition, InvalidRequest
+from sublet.jobs import TrainingSettings
 from sublet.names import AccountName, JobName, ModelName
 
 CATALOGUE: Final = AccountName.of("fireworks")
@@ -45,6 +47,8 @@ class Model:
     uri: str
     adapter: Adapter | None = None
     job: JobName | None = None
+    settings: TrainingSettings | None = None
+    """What the adapter was trained with; a job that continues from it must use the same."""
     created_at: datetime
 
     @property
@@ -52,4 +56,47 @@ class Model:
         return self.name
 
     def index(self) -> Mapping[str, str]:
-        return {"account": self.name.account, "created_at": self.created_at.isoformat()}
+        return {
+            "account": self.name.account,
+            "name": self.name,
+            "display_name": self.display_name,
+            "kind": self.kind,
+            "state": self.state,
+            "created_at": self.created_at.isoformat(),
+        }
+
+
+CONTINUED: Final = ("lora_rank", "learning_rate", "max_context_length", "epochs", "batch_size")
+"""What must be as it was when an adapter is trained further."""
+
+
+def settings_to_continue(model: Model, given: Mapping[str, Any]) -> TrainingSettings:
+    """
+    The settings of a job that trains `model` further: its own, and what else the caller gives.
+
+    Args:
+        given: the settings that the caller named; the others are inherited.
+
+    Raises:
+        FailedPrecondition: the model is not there yet.
+        InvalidRequest: it is no adapter of ours, or a setting differs; says stored and given value.
+
+    Source: https://docs.fireworks.ai/fine-tuning/secure-fine-tuning (the note on LoRA checkpoints)
+    """
+    if model.kind is not ModelKind.HF_PEFT_ADDON:
+        raise InvalidRequest(f"{model.name} is no adapter to continue from; give it as baseModel")
+    if model.state is not ModelState.READY:
+        raise FailedPrecondition(f"{model.name} is {model.state}; wait for {model.job}")
+    if model.adapter is None or model.settings is None:
+        raise InvalidRequest(f"{model.name} does not say what it was trained with; train it anew")
+    different = [
+        f"{name}: stored {getattr(model.settings, name)}, given {given[name]}"
+        for name in CONTINUED
+        if name in given and given[name] != getattr(model.settings, name)
+    ]
+    if different:
+        raise InvalidRequest(
+            f"continuing from {model.name} needs the settings that it was trained with; "
+            f"{'; '.join(different)}; leave them out to use the stored ones"
+        )
+    return replace(model.settings, **given)

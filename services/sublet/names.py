@@ -212,6 +212,11 @@ class ObjectVersion:
             raise InvalidRequest(f"got generation {self.generation}; expected a positive integer")
 
     @property
+    def is_folder(self) -> bool:
+        """Then it is to be listed and not to be read: no bytes of anything are of that name."""
+        return self.object.endswith("/")
+
+    @property
     def is_pinned(self) -> bool:
         return self.generation > 0
 

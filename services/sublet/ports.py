@@ -157,6 +157,15 @@ class LeasedObjects(Protocol):
         """
         ...
 
+    def list_folder(self, folder: ObjectVersion, *, limit: int) -> list[str]:
+        """
+        Names of the live objects under a folder, at most `limit`, subfolders' included.
+
+        Raises:
+            AccessDenied: the token is refused.
+        """
+        ...
+
     def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
         """
         Bytes `start` to `end` (exclusive) as stored, nothing decoded. Raises as `metadata` does.

@@ -6,11 +6,21 @@ generation.
 """
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
 
 from sublet.access import verify
 from sublet.accounts import Account
 from sublet.buckets import PinnedBucket
-from sublet.datasets import OK, Dataset, DatasetState, ObjectMetadata, Status, dataset_name_for
+from sublet.datasets import (
+    OK,
+    Dataset,
+    DatasetState,
+    DeletedDataset,
+    ObjectMetadata,
+    Status,
+    dataset_name_for,
+)
 from sublet.errors import AlreadyExists, InvalidRequest, LostRace, MalformedEvent, NotFound
 from sublet.events import DatasetRefused, DatasetRegistered, Fact, ObjectFinalized
 from sublet.models import Model
@@ -30,6 +40,10 @@ from sublet.training_runs import DEFAULT_OUTPUT_PREFIX, JobRequest, creating
 from sublet.verification import Examination, Verification
 from sublet.watches import TrainingTemplate, Watch, longest_match
 
+_FILES_SHOWN: Final = 5
+_ROW_CHECK: Final = timedelta(seconds=30)
+"""A caller waits: clients give up after a minute, and ask again. The trainer checks the rest."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetRequest:
@@ -39,7 +53,12 @@ class DatasetRequest:
     bucket: str
     object: str
     display_name: str
+    format: str = ""
     created_by: str
+
+    @property
+    def url(self) -> str:
+        return f"gs://{self.bucket}/{self.object}"
 
 
 class Registration:
@@ -75,6 +94,8 @@ class Registration:
         name = dataset_name_for(watch.name.account, version)
         if existing := self._registry.get(Dataset, name):
             return existing.record
+        if self._registry.get(DeletedDataset, name):
+            return None
         try:
             return self._register(name, version, watch)
         except NotFound:
@@ -90,16 +111,16 @@ class Registration:
             NotFound: there is no such object.
         """
         if existing := self._registry.get(Dataset, request.name):
-            return _same_object(existing.record, request)
+            return _as_requested(existing.record, request)
         live = ObjectVersion(
             bucket=request.bucket, object=request.object, generation=LIVE_GENERATION
         )
         account = self._account(request.name.account)
-        output = OutputPrefix(bucket=live.bucket, prefix=DEFAULT_OUTPUT_PREFIX)
-        examined = self._verification.examine(account, live, output)
+        live, examined = self._examine(account, live)
         verify(examined.access.refusals(), url=live.url)
         if examined.metadata is None or examined.status() != OK:
             raise InvalidRequest(f"{live.url}: {examined.status().message}")
+        _check_format(request, examined)
         dataset = self._dataset(
             request.name,
             examined.metadata.version,
@@ -108,7 +129,20 @@ class Registration:
             watch=None,
             created_by=request.created_by,
         )
-        return _same_object(self._keep(dataset, None), request)
+        dataset = replace(dataset, requested_url=request.url)
+        return _as_requested(self._keep(dataset, None), request)
+
+    def _examine(self, account: Account, asked: ObjectVersion) -> tuple[ObjectVersion, Examination]:
+        """What was found of a file, or of a folder's only one, and which file that is."""
+        output = OutputPrefix(bucket=asked.bucket, prefix=DEFAULT_OUTPUT_PREFIX)
+        if not asked.is_folder:
+            return asked, self._verification.examine(account, asked, output, row_check=_ROW_CHECK)
+        with self._verification.listing(account, asked, limit=_FILES_SHOWN + 2) as names:
+            file = _only_file(asked, names)
+            examined = self._verification.examine(account, file, output, row_check=_ROW_CHECK)
+        if examined.reads_under:
+            self._verification.prove_end(examined.reads_under)
+        return file, examined
 
     def _register(self, name: DatasetName, version: ObjectVersion, watch: Watch) -> Dataset:
         prefix = watch.template.output_prefix if watch.template else DEFAULT_OUTPUT_PREFIX
@@ -260,7 +294,35 @@ def _job_request(dataset: Dataset, template: TrainingTemplate) -> JobRequest:
     )
 
 
-def _same_object(dataset: Dataset, request: DatasetRequest) -> Dataset:
-    if (dataset.object.bucket, dataset.object.object) != (request.bucket, request.object):
-        raise AlreadyExists(f"{dataset.name} exists and references {dataset.object.url}")
+def _only_file(folder: ObjectVersion, names: list[str]) -> ObjectVersion:
+    """
+    Raises:
+        InvalidRequest: the folder does not hold exactly one file; says what it holds.
+    """
+    files = [name for name in names if not name.endswith("/")]
+    if len(files) == 1:
+        return replace(folder, object=files[0])
+    more = ", ..." if len(files) > _FILES_SHOWN else ""
+    held = f"more than one file ({', '.join(files[:_FILES_SHOWN])}{more})" if files else "no file"
+    raise InvalidRequest(
+        f"{folder.url} holds {held}; expected exactly one: give the URL of the JSONL file itself"
+    )
+
+
+def _check_format(request: DatasetRequest, examined: Examination) -> None:
+    found = examined.rows.format if examined.rows else None
+    if found and request.format not in ("", "FORMAT_UNSPECIFIED", found):
+        raise InvalidRequest(
+            f"got format {request.format}; the rows of {request.url} are {found}: "
+            "leave format out, it is found from the rows"
+        )
+
+
+def _as_requested(dataset: Dataset, request: DatasetRequest) -> Dataset:
+    url = dataset.requested_url or dataset.object.url
+    if (url, dataset.display_name) != (request.url, request.display_name):
+        raise AlreadyExists(
+            f"{dataset.name} exists and references {url}, as {dataset.display_name!r}; "
+            "choose another id"
+        )
     return dataset

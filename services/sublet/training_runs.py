@@ -4,17 +4,26 @@ it will write are created together, so a model's name is taken from the moment t
 it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sublet.access import verify
 from sublet.datasets import OK, Dataset, DatasetState, Status
-from sublet.errors import AlreadyExists, FailedPrecondition, InvalidRequest, LostRace, NotFound
+from sublet.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidRequest,
+    LostRace,
+    NotFound,
+    TryAgain,
+    Unimplemented,
+)
 from sublet.events import TrainingFinished, TrainingRequested
 from sublet.handover import TrainedAdapter
 from sublet.jobs import Job, JobState, TrainingSettings
-from sublet.models import Adapter, Model, ModelKind, ModelState
+from sublet.leases import Lease
+from sublet.models import Adapter, Model, ModelKind, ModelState, settings_to_continue
 from sublet.names import DatasetName, JobName, ModelName, OutputPrefix, WatchName, check_prefix
 from sublet.outbox import Outbox
 from sublet.ports import Clock, Registry, Stored, Write, create
@@ -24,11 +33,18 @@ DEFAULT_OUTPUT_PREFIX = "models/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRequest:
+    """
+    Exactly one of `base_model` and `warm_start_from` is given. `given` are the settings that the
+    caller named, for an adapter's own to be held against.
+    """
+
     name: JobName
     dataset: DatasetName
-    base_model: ModelName
+    base_model: ModelName | None = None
+    warm_start_from: ModelName | None = None
     output_model: ModelName
     settings: TrainingSettings
+    given: Mapping[str, float] = field(default_factory=dict)
     output_prefix: str = DEFAULT_OUTPUT_PREFIX
     display_name: str = ""
     watch: WatchName | None = None
@@ -36,6 +52,7 @@ class JobRequest:
 
     def job(self, dataset: Dataset, now: datetime) -> Job:
         """The job that this request makes of that dataset; equal requests make equal jobs."""
+        assert self.base_model is not None
         output = OutputPrefix(
             bucket=dataset.object.bucket,
             prefix=f"{check_prefix(self.output_prefix)}{self.output_model.id}/",
@@ -49,6 +66,7 @@ class JobRequest:
             output_model=self.output_model,
             output=output,
             settings=self.settings,
+            warm_start_from=self.warm_start_from,
             watch=self.watch,
             created_by=self.created_by,
             created_at=now,
@@ -110,6 +128,7 @@ def _ready(model: Model, job: Job, adapter: TrainedAdapter) -> Model:
         adapter=Adapter(
             base_model=job.base_model, rank=adapter.rank, target_modules=adapter.target_modules
         ),
+        settings=job.settings,
     )
 
 
@@ -125,28 +144,69 @@ class TrainingRuns:
 
         Raises:
             NotFound, FailedPrecondition: the dataset is missing or was refused.
-            InvalidRequest: the base model is not one of the catalogue.
+            InvalidRequest: there is not exactly one model to start from, or it cannot be that one.
             AccessDenied: the bucket does not let the model be written.
             AlreadyExists: the job's or the model's name is taken by something else.
         """
-        dataset = self._usable_dataset(request.dataset)
-        job = request.job(dataset, self._clock.now())
-        existing = self._registry.get(Job, request.name)
-        if existing is None:
-            self._check_base_model(request.base_model)
-            verify(dataset.access.refusals(to_train=True), url=job.output.url)
+        request = self._with_base_model(request)
+        while True:
+            dataset = self._usable_dataset(request.dataset)
+            job = request.job(dataset.record, self._clock.now())
+            if existing := self._registry.get(Job, request.name):
+                if _as_requested(existing.record) != _as_requested(job):
+                    raise AlreadyExists(
+                        f"{request.name} exists and is another one; choose another id"
+                    )
+                return existing.record
+            if self._registry.get(Model, job.output_model):
+                raise AlreadyExists(
+                    f"Model {job.output_model} already exists; choose another outputModel"
+                )
+            verify(dataset.record.access.refusals(to_train=True), url=job.output.url)
             *writes, requested = creating(job)
-            try:
-                self._outbox.publish(self._registry.commit(*writes, announcing=[requested]))
+            try:  # the dataset is written as it is, so that it cannot be deleted meanwhile
+                entries = self._registry.commit(
+                    dataset.replaced_by(dataset.record), *writes, announcing=[requested]
+                )
             except LostRace:
-                existing = self._registry.get(Job, request.name)
-                if existing is None:
-                    raise AlreadyExists(f"Model {job.output_model} already exists") from None
-            else:
-                return job
-        if _as_requested(existing.record) != _as_requested(job):
-            raise AlreadyExists(f"{request.name} exists with other settings; choose another id")
-        return existing.record
+                continue
+            self._outbox.publish(entries)
+            return job
+
+    def resume(self, name: JobName) -> Job:
+        """
+        Ask once more for a job that failed or was cancelled, from its last checkpoint on.
+
+        Raises:
+            NotFound: there is no such job, or its dataset was deleted.
+            FailedPrecondition: it is running, or done.
+            AlreadyExists: its model's name has been taken since.
+            TryAgain: its last access is still being ended.
+        """
+        while True:
+            stored = self._registry.get(Job, name)
+            if stored is None:
+                raise NotFound(f"{name} does not exist")
+            lease = self._registry.get(Lease, stored.record.lease) if stored.record.lease else None
+            job = stored.record.resumed(resume_from=lease.record.checkpoint if lease else "")
+            if lease and lease.record.is_living:
+                raise TryAgain(f"{name}: its last access is still being ended; ask again")
+            dataset = self._usable_dataset(job.dataset)
+            if self._registry.get(Model, job.output_model):
+                raise AlreadyExists(f"Model {job.output_model} already exists")
+            _, model, requested = creating(job)
+            requested = replace(requested, requested_at=self._clock.now())
+            try:
+                entries = self._registry.commit(
+                    stored.replaced_by(job),
+                    dataset.replaced_by(dataset.record),
+                    model,
+                    announcing=[requested],
+                )
+            except LostRace:
+                continue
+            self._outbox.publish(entries)
+            return job
 
     def end(self, name: JobName, outcome: Outcome) -> Job:
         """End a job that is not over, whoever asks; its lease is revoked by whoever hears of it."""
@@ -164,13 +224,38 @@ class TrainingRuns:
                 continue
             self._outbox.publish(entries)
 
-    def _usable_dataset(self, name: DatasetName) -> Dataset:
+    def _usable_dataset(self, name: DatasetName) -> Stored[Dataset]:
         dataset = self._registry.get(Dataset, name)
         if dataset is None:
             raise NotFound(f"{name} does not exist")
         if dataset.record.state is not DatasetState.READY:
             raise FailedPrecondition(f"{name} was refused: {dataset.record.status.message}")
-        return dataset.record
+        return dataset
+
+    def _with_base_model(self, request: JobRequest) -> JobRequest:
+        """The request with the model that its weights are added to, known to be there."""
+        if request.base_model and request.warm_start_from:
+            raise InvalidRequest(
+                "Only one of 'base_model' or 'warm_start_from' should be specified."
+            )
+        if request.base_model:
+            self._check_base_model(request.base_model)
+            return request
+        if request.warm_start_from is None:
+            raise InvalidRequest(
+                "got neither baseModel nor warmStartFrom; expected one of them: "
+                "see `sublet list models -a fireworks` for base models"
+            )
+        stored = self._registry.get(Model, request.warm_start_from)
+        if stored is None:
+            raise InvalidRequest(f"warmStartFrom: {request.warm_start_from} does not exist")
+        settings = settings_to_continue(stored.record, request.given)
+        assert stored.record.adapter is not None
+        raise Unimplemented(
+            f"{request.warm_start_from} fits (LoRA rank {settings.lora_rank}), but the trainer "
+            "does not continue adapters yet; start from its base model: "
+            f"baseModel {stored.record.adapter.base_model}"
+        )
 
     def _check_base_model(self, name: ModelName) -> None:
         model = self._registry.get(Model, name)
@@ -179,13 +264,17 @@ class TrainingRuns:
                 f"base model {name} does not exist; see `sublet list models -a fireworks`"
             )
         if model.record.kind is not ModelKind.HF_BASE_MODEL:
-            raise InvalidRequest(f"{name} is an {model.record.kind}, not a base model")
+            raise InvalidRequest(
+                f"{name} is an {model.record.kind}, not a base model; "
+                "give an adapter as warmStartFrom"
+            )
 
 
 def _as_requested(job: Job) -> Sequence[object]:
     return (
         job.dataset,
         job.base_model,
+        job.warm_start_from,
         job.output_model,
         job.output,
         job.settings,

@@ -6,11 +6,19 @@ the way.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from sublet.access import AccessReport, Question, check_policy, read_proof, read_refusal
+from sublet.access import (
+    AccessReport,
+    Question,
+    check_policy,
+    read_proof,
+    read_refusal,
+    verify,
+)
 from sublet.accounts import Account
 from sublet.buckets import BucketIdentity, NotVisible, PinnedBucket
 from sublet.datasets import OK, ObjectMetadata, Status
@@ -115,9 +123,17 @@ class Verification:
         return check_policy(question), identity
 
     def examine(
-        self, account: Account, version: ObjectVersion, output: OutputPrefix | None
+        self,
+        account: Account,
+        version: ObjectVersion,
+        output: OutputPrefix | None,
+        *,
+        row_check: timedelta | None = None,
     ) -> Examination:
         """
+        Args:
+            row_check: how long rows are read, where that is not the time of the terms.
+
         Raises:
             NotFound: the generation is not there (any more).
             TryAgain: no data account can be lit yet, or Google is busy.
@@ -127,7 +143,7 @@ class Verification:
             return Examination(access=access, bucket_identity=identity)
         lease = self._broker.open_for_verification(account.name, version, identity)
         with held(self._broker, self._clock, lease.name, execution=lease.name.id) as holding:
-            seen = self._look(holding, lease)
+            seen = self._look(holding, lease, row_check or self._terms.row_check)
         return replace(
             seen,
             access=access.with_findings(*seen.access.findings),
@@ -135,7 +151,32 @@ class Verification:
             reads_under=lease.name,
         )
 
-    def _look(self, holding: Holding, lease: Lease) -> Examination:
+    @contextmanager
+    def listing(
+        self, account: Account, folder: ObjectVersion, *, limit: int
+    ) -> Iterator[list[str]]:
+        """
+        Names of the objects in a folder, seen under a lease of its own that can read none of them.
+
+        The lease is held while the caller looks further, so that a lease on what was found can
+        share the data account; one that has just gone dark may not be lit again.
+
+        Raises:
+            AccessDenied: the bucket's policy does not prove what it must, or not the right to list.
+            TryAgain: no data account can be lit yet, or Google is busy.
+        """
+        access, identity = self.check_access(account, folder, None)
+        verify(access.policy_refusals(), url=folder.url)
+        assert identity is not None
+        lease = self._broker.open_for_verification(account.name, folder, identity)
+        with held(self._broker, self._clock, lease.name, execution=lease.name.id) as holding:
+            yield self._open_objects(holding).list_folder(folder, limit=limit)
+
+    def prove_end(self, lease: LeaseName) -> None:
+        """Once more, where the data account was shared when the lease ended."""
+        self._broker.revoke(lease, because="its holder finished")
+
+    def _look(self, holding: Holding, lease: Lease, row_check: timedelta) -> Examination:
         """Metadata, one byte, then every row; findings of the reading itself are all it reports."""
         blank = AccessReport(
             bucket=lease.reads.bucket,
@@ -158,7 +199,7 @@ class Verification:
         access = blank.with_findings(proof)
         if unusable := _unusable(metadata):
             return Examination(access=access, metadata=metadata, unusable=unusable)
-        deadline = self._clock.now() + self._terms.row_check
+        deadline = self._clock.now() + row_check
         rows = check_rows(
             _chunks(objects, metadata, holding),
             is_out_of_time=lambda: self._clock.now() >= deadline,

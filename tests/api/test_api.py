@@ -108,7 +108,7 @@ def test_a_job_with_a_callers_id_can_be_asked_for_again(dataset, api):
     ("changes", "words"),
     [
         ({"baseModel": "accounts/fireworks/models/none"}, "does not exist"),
-        ({"baseModel": None}, "baseModel is required"),
+        ({"baseModel": None}, "expected one of them"),
         ({"warmStartFrom": "accounts/acme/models/x"}, "Only one of"),
         ({"epochs": 0}, "epochs"),
         ({"epochs": "many"}, "epochs"),

@@ -263,3 +263,29 @@ def test_a_withdrawn_grant_is_refused_as_well(ports, scene):
     token = ports.mint.mint(stranger, reads=scene.version, writes=scene.output, ttl=TTL)
     probe = ports.probe.probe(token.secret, reads=scene.version, writes=scene.output)
     assert (probe.is_refused, probe.answers) == (True, "read: 403, create: 403")
+
+
+def test_a_token_for_a_folder_lists_its_names_and_reads_nothing(ports, scene):
+    ports.put(scene.bucket, "data/sub/b.jsonl", b"b")
+    ports.put(scene.bucket, "data-evil/c.jsonl", b"c")
+    folder = ObjectVersion(bucket=scene.bucket, object="data/", generation=LIVE_GENERATION)
+    token = ports.mint.mint(scene.email, reads=folder, writes=None, ttl=TTL)
+    objects = ports.open_objects(Held(token))
+    assert objects.list_folder(folder, limit=9) == ["data/a.jsonl", "data/sub/b.jsonl"]
+    assert objects.list_folder(folder, limit=1) == ["data/a.jsonl"]
+    with pytest.raises(AccessDenied):
+        objects.read(scene.version, 0, 1)
+    for other in ("data-evil/", "models/"):
+        elsewhere = ObjectVersion(bucket=scene.bucket, object=other, generation=LIVE_GENERATION)
+        with pytest.raises(AccessDenied):
+            objects.list_folder(elsewhere, limit=1)
+    assert not ports.probe.probe(token.secret, reads=folder, writes=None).is_refused
+    ports.switch.set_enabled(scene.email, enabled=False)
+    assert ports.probe.probe(token.secret, reads=folder, writes=None).is_refused
+
+
+def test_a_token_for_an_object_lists_nothing(ports, scene):
+    objects = ports.open_objects(Held(mint(ports, scene)))
+    folder = ObjectVersion(bucket=scene.bucket, object="data/", generation=LIVE_GENERATION)
+    with pytest.raises(AccessDenied):
+        objects.list_folder(folder, limit=1)

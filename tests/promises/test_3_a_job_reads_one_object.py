@@ -19,12 +19,10 @@ def hostile_trainer(stack):
     """The training job runs the hostile trainer, until the test is over."""
     jobs, _ = stack.run_clients()
     real = jobs.get_job(name=TRAINING_JOB)
-    parent, _, job_id = TRAINING_JOB.partition("/jobs/")
 
     def replace(template: run_v2.TaskTemplate) -> None:
-        jobs.delete_job(name=TRAINING_JOB)
-        job = run_v2.Job(template=run_v2.ExecutionTemplate(template=template))
-        jobs.create_job(parent=parent, job=job, job_id=job_id)
+        job = run_v2.Job(name=TRAINING_JOB, template=run_v2.ExecutionTemplate(template=template))
+        jobs.update_job(job=job)
 
     def arm(**variables: str) -> None:
         template = run_v2.TaskTemplate(real.template.template)

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from sublet.accounts import Account
-from sublet.api.control_plane import Caller, ControlPlane, Plane
+from sublet.api.control_plane import Caller, ControlPlane, Mask, Page, Plane
 from sublet.api.wire import account_to_wire
 from sublet.names import AccountName
 
@@ -13,13 +13,15 @@ router = APIRouter()
 
 
 @router.get("/v1/accounts")
-def list_accounts(plane: Plane, caller: Caller) -> dict[str, Any]:
-    return {"accounts": [_account(plane, caller.account)], "nextPageToken": "", "totalSize": 1}
+def list_accounts(plane: Plane, caller: Caller, page: Page) -> dict[str, Any]:
+    """A key is for one account, so there is one; a page after it is empty."""
+    own = [] if page.page_token else [page.mask.applied_to(_account(plane, caller.account))]
+    return {"accounts": own, "nextPageToken": "", "totalSize": 1}
 
 
 @router.get("/v1/accounts/{account}")
-def get_account(plane: Plane, caller: Caller, account: str) -> dict[str, Any]:
-    return _account(plane, caller.own(account))
+def get_account(plane: Plane, caller: Caller, account: str, mask: Mask) -> dict[str, Any]:
+    return mask.applied_to(_account(plane, caller.own(account)))
 
 
 @router.get("/verifyApiKey")

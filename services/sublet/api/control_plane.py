@@ -2,24 +2,31 @@
 
 import json
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import Depends, Request
+from starlette.concurrency import run_in_threadpool
 
-from sublet.api.callers import ApiCaller, ApiKeys
+from sublet.api.callers import ApiCaller, secret_in
+from sublet.api.masks import ReadMask
 from sublet.api.pages import PageRequest
+from sublet.auditing import AuditedRegistry, set_principal
+from sublet.deletion import Deletion
 from sublet.errors import InvalidRequest, NotFound
+from sublet.keys import Keys
 from sublet.leases import LeaseTerms
 from sublet.names import Email
-from sublet.ports import Clock, R, Registry
+from sublet.ports import Clock, R
 from sublet.registration import Registration
 from sublet.training_runs import TrainingRuns
 from sublet.verification import Verification
 
+_MAX_BODY_BYTES: Final = 2**20
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlPlane:
-    registry: Registry
+    registry: AuditedRegistry
     registration: Registration
     verification: Verification
     training_runs: TrainingRuns
@@ -38,32 +45,51 @@ class ControlPlane:
         return stored.record
 
     @property
-    def api_keys(self) -> ApiKeys:
-        return ApiKeys(self.registry, self.clock)
+    def keys(self) -> Keys:
+        return Keys(self.registry, self.clock)
+
+    @property
+    def deletion(self) -> Deletion:
+        return Deletion(self.registry, self.clock)
 
 
-def _control_plane(request: Request) -> ControlPlane:
+def control_plane_of(request: Request) -> ControlPlane:
     found: ControlPlane = request.app.state.control_plane
     return found
 
 
-def _caller(request: Request) -> ApiCaller:
-    return _control_plane(request).api_keys.identify(request.headers.get("authorization", ""))
+async def _caller(request: Request) -> ApiCaller:
+    """Who calls; from here on, whatever the request commits is theirs in the audit log."""
+    secret = secret_in(request.headers.get("authorization", ""))
+    plane = control_plane_of(request)
+    holder = await run_in_threadpool(plane.keys.identify, secret)
+    set_principal(holder.principal)
+    request.state.holder = holder
+    return ApiCaller(holder=holder)
 
 
 def _page(request: Request) -> PageRequest:
     return PageRequest.of(request.query_params)
 
 
+def _mask(request: Request) -> ReadMask:
+    return ReadMask.of(request.query_params)
+
+
 async def _json_body(request: Request) -> Any:  # noqa: ANN401  JSON is any
-    body = await request.body()
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
+            raise InvalidRequest(f"the body is too long; expected at most {_MAX_BODY_BYTES} bytes")
     try:
         return json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from None
 
 
-Plane = Annotated[ControlPlane, Depends(_control_plane)]
+Plane = Annotated[ControlPlane, Depends(control_plane_of)]
 Caller = Annotated[ApiCaller, Depends(_caller)]
 Page = Annotated[PageRequest, Depends(_page)]
+Mask = Annotated[ReadMask, Depends(_mask)]
 JsonBody = Annotated[Any, Depends(_json_body)]

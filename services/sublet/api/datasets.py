@@ -1,62 +1,179 @@
 """Datasets: made by reference to an object in the caller's own bucket, after its access check."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from fastapi import APIRouter
 
-from sublet.api.control_plane import Caller, JsonBody, Page, Plane
+from sublet.accounts import Right
+from sublet.api.control_plane import Caller, ControlPlane, JsonBody, Mask, Page, Plane
 from sublet.api.pages import list_page
+from sublet.api.paths import name_in
 from sublet.api.wire import dataset_to_wire, read
 from sublet.datasets import Dataset
-from sublet.errors import InvalidRequest
+from sublet.errors import FailedPrecondition, InvalidRequest, LostRace, NotFound, Unimplemented
 from sublet.names import DatasetName, parse_gs_url
 from sublet.registration import DatasetRequest
 
 router = APIRouter()
+
+_DATASETS: Final = "/v1/accounts/{account}/datasets"
+_FILTERS: Final = {
+    "name": "name",
+    "displayName": "display_name",
+    "state": "state",
+    "createdBy": "created_by",
+}
+_MAX_DISPLAY_NAME: Final = 63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetFields:
     external_url: str = ""
     display_name: str = ""
+    format: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CreateDataset:
+class CreateDataset(DatasetFields):
+    """The fields stand under `dataset`, or beside the id."""
+
     dataset_id: str
     dataset: DatasetFields = field(default_factory=DatasetFields)
 
+    def fields(self) -> DatasetFields:
+        return DatasetFields(
+            external_url=self.dataset.external_url or self.external_url,
+            display_name=self.dataset.display_name or self.display_name,
+            format=self.dataset.format or self.format,
+        )
 
-@router.post("/v1/accounts/{account}/datasets")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateDataset:
+    display_name: str | None = None
+    external_url: str | None = None
+    format: str | None = None
+    example_count: int | None = None
+
+
+@router.post(_DATASETS)
 def create(plane: Plane, caller: Caller, account: str, body: JsonBody) -> dict[str, Any]:
     """
     Refused at once, with the reason and the command that mends it, if the bucket does not prove
     what it must: a dataset that exists is one that jobs may use.
     """
-    asked = read(body, CreateDataset)
-    name = DatasetName.under(caller.own(account), asked.dataset_id)
-    if not asked.dataset.external_url:
+    own, asked = caller.may(Right.CREATE, account), read(body, CreateDataset)
+    fields, name = asked.fields(), name_in(DatasetName, own, asked.dataset_id)
+    if not fields.external_url:
         raise InvalidRequest(
             "dataset.externalUrl is required: a dataset is the gs:// URL of a file in your bucket"
         )
-    bucket, object_name = parse_gs_url(asked.dataset.external_url)
+    bucket, object_name = parse_gs_url(fields.external_url)
     request = DatasetRequest(
         name=name,
         bucket=bucket,
         object=object_name,
-        display_name=asked.dataset.display_name,
+        display_name=_display_name(fields.display_name),
+        format=fields.format,
         created_by=caller.user,
     )
     return dataset_to_wire(plane.registration.create(request))
 
 
-@router.get("/v1/accounts/{account}/datasets")
+@router.get(_DATASETS)
 def list_datasets(plane: Plane, caller: Caller, account: str, page: Page) -> dict[str, Any]:
-    own = caller.own(account)
-    return list_page(plane.registry, Dataset, own, page, dataset_to_wire, "datasets")
+    own = caller.may(Right.READ, account)
+    return list_page(
+        plane.registry, Dataset, own, page, dataset_to_wire, "datasets", filters=_FILTERS
+    )
 
 
-@router.get("/v1/accounts/{account}/datasets/{dataset}")
-def get(plane: Plane, caller: Caller, account: str, dataset: str) -> dict[str, Any]:
-    return dataset_to_wire(plane.find(Dataset, DatasetName.of(caller.own(account), dataset)))
+@router.get(f"{_DATASETS}/{{dataset}}:getDownloadEndpoint")
+def get_download_endpoint(
+    plane: Plane, caller: Caller, account: str, dataset: str
+) -> dict[str, Any]:
+    """Nothing of a dataset comes through here: whoever may read it reads it where it lies."""
+    found = _get(plane, name_in(DatasetName, caller.may(Right.READ, account), dataset))
+    raise FailedPrecondition(
+        f"{found.name} stays in its owner's bucket; with your own credentials: "
+        f"gcloud storage cp {found.object} ."
+    )
+
+
+@router.post(f"{_DATASETS}/{{dataset}}:getUploadEndpoint")
+@router.post(f"{_DATASETS}/{{dataset}}:upload")
+@router.post(f"{_DATASETS}/{{dataset}}:validateUpload")
+def upload(caller: Caller, account: str, dataset: str) -> dict[str, Any]:
+    name = name_in(DatasetName, caller.may(Right.CREATE, account), dataset)
+    raise Unimplemented(
+        f"{name} cannot be uploaded to: data stays in your bucket. Put the file there, and create "
+        "the dataset with its externalUrl: gs://BUCKET/OBJECT"
+    )
+
+
+@router.get(f"{_DATASETS}/{{dataset}}")
+def get(plane: Plane, caller: Caller, account: str, dataset: str, mask: Mask) -> dict[str, Any]:
+    name = name_in(DatasetName, caller.may(Right.READ, account), dataset)
+    return mask.applied_to(dataset_to_wire(_get(plane, name)))
+
+
+@router.patch(f"{_DATASETS}/{{dataset}}")
+def update(
+    plane: Plane, caller: Caller, account: str, dataset: str, body: JsonBody
+) -> dict[str, Any]:
+    """The display name; a dataset is otherwise what was verified when it was made."""
+    name = name_in(DatasetName, caller.may(Right.MANAGE, account), dataset)
+    asked = read(body, UpdateDataset)
+    while True:
+        stored = plane.registry.get(Dataset, name)
+        if stored is None:
+            raise NotFound(f"{name} does not exist")
+        _check_unchanged(stored.record, asked)
+        if asked.display_name is None or asked.display_name == stored.record.display_name:
+            return dataset_to_wire(stored.record)
+        changed = replace(
+            stored.record,
+            display_name=_display_name(asked.display_name),
+            updated_at=plane.clock.now(),
+        )
+        try:
+            plane.registry.commit(stored.replaced_by(changed))
+        except LostRace:
+            continue
+        return dataset_to_wire(changed)
+
+
+@router.delete(f"{_DATASETS}/{{dataset}}")
+def delete(plane: Plane, caller: Caller, account: str, dataset: str) -> dict[str, Any]:
+    """The record goes; the owner's object is not touched."""
+    name = name_in(DatasetName, caller.may(Right.MANAGE, account), dataset)
+    plane.deletion.delete_dataset(name)
+    return {}
+
+
+def _get(plane: ControlPlane, name: DatasetName) -> Dataset:
+    return plane.find(Dataset, name)
+
+
+def _display_name(text: str) -> str:
+    if len(text) > _MAX_DISPLAY_NAME:
+        raise InvalidRequest(
+            f"displayName has {len(text)} characters; expected at most {_MAX_DISPLAY_NAME}"
+        )
+    return text
+
+
+def _check_unchanged(dataset: Dataset, asked: UpdateDataset) -> None:
+    shown = dataset_to_wire(dataset)
+    given = {
+        "externalUrl": asked.external_url,
+        "format": asked.format,
+        "exampleCount": None if asked.example_count is None else str(asked.example_count),
+    }
+    for field_name, value in given.items():
+        if value is not None and value != shown.get(field_name):
+            raise InvalidRequest(
+                f"{field_name} is {shown.get(field_name)} and cannot become {value[:200]}: it was "
+                "verified as it is; create another dataset"
+            )

@@ -1,24 +1,29 @@
 """Leases, to look at: nobody opens or ends one here, not even with the account's own key."""
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 
-from sublet.api.control_plane import Caller, Page, Plane
+from sublet.accounts import Right
+from sublet.api.control_plane import Caller, Mask, Page, Plane
+from sublet.api.lease_wire import lease_to_wire
 from sublet.api.pages import list_page
-from sublet.api.wire import lease_to_wire
+from sublet.api.paths import name_in
 from sublet.leases import Lease
 from sublet.names import LeaseName
 
 router = APIRouter()
 
+_FILTERS: Final = {"state": "state", "job": "job"}
+
 
 @router.get("/v1/accounts/{account}/leases")
 def list_leases(plane: Plane, caller: Caller, account: str, page: Page) -> dict[str, Any]:
-    own = caller.own(account)
-    return list_page(plane.registry, Lease, own, page, lease_to_wire, "leases")
+    own = caller.may(Right.READ, account)
+    return list_page(plane.registry, Lease, own, page, lease_to_wire, "leases", filters=_FILTERS)
 
 
 @router.get("/v1/accounts/{account}/leases/{lease}")
-def get(plane: Plane, caller: Caller, account: str, lease: str) -> dict[str, Any]:
-    return lease_to_wire(plane.find(Lease, LeaseName.of(caller.own(account), lease)))
+def get(plane: Plane, caller: Caller, account: str, lease: str, mask: Mask) -> dict[str, Any]:
+    name = name_in(LeaseName, caller.may(Right.READ, account), lease)
+    return mask.applied_to(lease_to_wire(plane.find(Lease, name)))

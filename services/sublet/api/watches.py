@@ -1,13 +1,15 @@
 """Watches: which prefix of which bucket, and what to train when a file arrives there."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter
 
-from sublet.api.control_plane import Caller, JsonBody, Page, Plane
+from sublet.accounts import Right
+from sublet.api.control_plane import Caller, JsonBody, Mask, Page, Plane
 from sublet.api.jobs import SettingsFields
 from sublet.api.pages import list_page
+from sublet.api.paths import name_in
 from sublet.api.wire import read, watch_to_wire
 from sublet.errors import AlreadyExists, InvalidRequest, LostRace
 from sublet.models import CATALOGUE, Model
@@ -17,6 +19,8 @@ from sublet.training_runs import DEFAULT_OUTPUT_PREFIX
 from sublet.watches import TrainingTemplate, Watch
 
 router = APIRouter()
+
+_FILTERS: Final = {"bucket": "bucket"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +45,8 @@ class CreateWatch:
 
 @router.post("/v1/accounts/{account}/watches")
 def create(plane: Plane, caller: Caller, account: str, body: JsonBody) -> dict[str, Any]:
-    asked = read(body, CreateWatch)
-    name = WatchName.under(caller.own(account), asked.watch_id)
+    own, asked = caller.may(Right.MANAGE, account), read(body, CreateWatch)
+    name = name_in(WatchName, own, asked.watch_id)
     fields = asked.watch.training_template
     template = None
     if fields:
@@ -75,13 +79,14 @@ def create(plane: Plane, caller: Caller, account: str, body: JsonBody) -> dict[s
 
 @router.get("/v1/accounts/{account}/watches")
 def list_watches(plane: Plane, caller: Caller, account: str, page: Page) -> dict[str, Any]:
-    own = caller.own(account)
-    return list_page(plane.registry, Watch, own, page, watch_to_wire, "watches")
+    own = caller.may(Right.READ, account)
+    return list_page(plane.registry, Watch, own, page, watch_to_wire, "watches", filters=_FILTERS)
 
 
 @router.get("/v1/accounts/{account}/watches/{watch}")
-def get(plane: Plane, caller: Caller, account: str, watch: str) -> dict[str, Any]:
-    return watch_to_wire(plane.find(Watch, WatchName.of(caller.own(account), watch)))
+def get(plane: Plane, caller: Caller, account: str, watch: str, mask: Mask) -> dict[str, Any]:
+    name = name_in(WatchName, caller.may(Right.READ, account), watch)
+    return mask.applied_to(watch_to_wire(plane.find(Watch, name)))
 
 
 def _as_asked(watch: Watch) -> tuple[object, ...]:

@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from sublet.access import AccessReport, Finding
-from sublet.accounts import Account
+from sublet.accounts import Account, ApiKey, User, UserName
 from sublet.codec import rfc3339
 from sublet.datasets import Dataset, Status
 from sublet.errors import InvalidRequest
 from sublet.jobs import Job
-from sublet.leases import Lease, LeaseTerms, MintedToken, Probe
+from sublet.leases import LeaseTerms
 from sublet.models import Model
-from sublet.receipts import Reading, Receipt
 from sublet.rows import RowReport
 from sublet.watches import Watch
 
@@ -40,23 +39,33 @@ def read(body: object, kind: type[T]) -> T:
         raise InvalidRequest(str(error)) from None
 
 
+def unwrapped(body: object, key: str) -> object:
+    """A body that is sent whole, or under its resource's name as some callers do."""
+    if isinstance(body, dict):
+        for name in (key, _snake_name(key)):
+            if isinstance(body.get(name), dict):
+                return body[name]
+    return body
+
+
 def _snake(value: object) -> object:
+    """Keys in snake_case; what is null is left out."""
     if isinstance(value, dict):
         return {
-            re.sub(r"(?<=[a-z0-9])([A-Z])", lambda found: f"_{found[1].lower()}", str(key)): _snake(
-                item
-            )
-            for key, item in value.items()
-            if item is not None
+            _snake_name(str(key)): _snake(item) for key, item in value.items() if item is not None
         }
     return [_snake(item) for item in value] if isinstance(value, list) else value
 
 
-def _without_unset(**fields: Any) -> Json:  # noqa: ANN401
+def _snake_name(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda found: f"_{found[1].lower()}", name)
+
+
+def without_unset(**fields: Any) -> Json:  # noqa: ANN401
     return {key: value for key, value in fields.items() if value is not None}
 
 
-def _time(value: datetime | None) -> str | None:
+def time_to_wire(value: datetime | None) -> str | None:
     return None if value is None else rfc3339(value)
 
 
@@ -81,14 +90,42 @@ def account_to_wire(account: Account, verifier: str) -> Json:
     }
 
 
+def user_to_wire(user: User) -> Json:
+    return {
+        "name": user.name,
+        "displayName": user.display_name,
+        "email": user.email,
+        "role": user.role,
+        "serviceAccount": user.is_service_account,
+        "state": "READY",
+        "status": {"code": "OK", "message": ""},
+        "createTime": rfc3339(user.created_at),
+        "updateTime": rfc3339(user.updated_at),
+    }
+
+
+def api_key_to_wire(key: ApiKey) -> Json:
+    """Never the key itself: `secure` says that nobody here knows it any more."""
+    return without_unset(
+        keyId=key.key_id,
+        displayName=key.display_name,
+        user=UserName.of(key.account, key.user),
+        secure=True,
+        createTime=time_to_wire(key.created_at),
+        expireTime=time_to_wire(key.expires_at),
+        lastUseTime=time_to_wire(key.used_at),
+    )
+
+
 def dataset_to_wire(dataset: Dataset) -> Json:
-    return _without_unset(
+    return without_unset(
         name=dataset.name,
         displayName=dataset.display_name,
-        createTime=_time(dataset.created_at),
-        updateTime=_time(dataset.created_at),
+        createTime=time_to_wire(dataset.created_at),
+        updateTime=time_to_wire(dataset.updated_at or dataset.created_at),
         state=dataset.state,
         status=_status(dataset.status),
+        estimatedTokenCount="0",
         exampleCount=str(dataset.rows.num_rows) if dataset.rows else "0",
         externalUrl=dataset.object.url,
         format=(dataset.rows and dataset.rows.format) or "FORMAT_UNSPECIFIED",
@@ -96,7 +133,7 @@ def dataset_to_wire(dataset: Dataset) -> Json:
         externalGeneration=str(dataset.object.generation),
         externalCrc32c=dataset.crc32c,
         externalSizeBytes=str(dataset.size_bytes),
-        objectFinalizeTime=_time(dataset.finalized_at),
+        objectFinalizeTime=time_to_wire(dataset.finalized_at),
         accessCheck=_access_to_wire(dataset.access),
         rowCheck=_rows_to_wire(dataset.rows) if dataset.rows else None,
         lease=dataset.reads_under,
@@ -144,16 +181,17 @@ def job_to_wire(job: Job, now: datetime, terms: LeaseTerms) -> Json:
     status = _status(job.status)
     if age_s and not job.is_over and age_s > terms.holder_is_lost_after.total_seconds():
         status["message"] = f"no heartbeat of the trainer for {age_s:.0f} s"
-    return _without_unset(
+    return without_unset(
         name=job.name,
         displayName=job.display_name,
-        createTime=_time(job.created_at),
-        updateTime=_time(job.completed_at or job.heartbeat_at or job.created_at),
-        completedTime=_time(job.completed_at),
+        createTime=time_to_wire(job.created_at),
+        updateTime=time_to_wire(job.completed_at or job.heartbeat_at or job.created_at),
+        completedTime=time_to_wire(job.completed_at),
         state=job.state,
         status=status,
         dataset=job.dataset,
-        baseModel=job.base_model,
+        baseModel=job.base_model if job.warm_start_from is None else None,
+        warmStartFrom=job.warm_start_from,
         outputModel=job.output_model,
         createdBy=job.created_by,
         epochs=settings.epochs,
@@ -163,14 +201,18 @@ def job_to_wire(job: Job, now: datetime, terms: LeaseTerms) -> Json:
         batchSize=settings.batch_size,
         learningRateWarmupSteps=settings.learning_rate_warmup_steps,
         optimizerWeightDecay=settings.weight_decay,
+        batchSizeSamples=0,
+        earlyStop=False,
+        evalAutoCarveout=False,
+        gradientAccumulationSteps=1,
         jobProgress={"percent": progress.percent, "epoch": int(progress.epoch)},
         step=progress.step,
         numSteps=progress.num_steps,
         loss=progress.loss,
         tokensPerSecond=progress.tokens_per_s,
         etaSeconds=progress.eta_s,
-        startTime=_time(job.started_at),
-        heartbeatTime=_time(job.heartbeat_at),
+        startTime=time_to_wire(job.started_at),
+        heartbeatTime=time_to_wire(job.heartbeat_at),
         heartbeatAgeSeconds=age_s,
         externalUrl=job.object.url,
         externalGeneration=str(job.object.generation),
@@ -183,14 +225,14 @@ def job_to_wire(job: Job, now: datetime, terms: LeaseTerms) -> Json:
 
 def model_to_wire(model: Model) -> Json:
     is_base = model.adapter is None and model.job is None
-    wire = _without_unset(
+    wire = without_unset(
         name=model.name,
         displayName=model.display_name,
         kind=model.kind,
         state=model.state,
         status={"code": "OK", "message": ""},
-        createTime=_time(model.created_at),
-        updateTime=_time(model.created_at),
+        createTime=time_to_wire(model.created_at),
+        updateTime=time_to_wire(model.created_at),
         fineTuningJob=model.job,
         public=is_base,
         tunable=is_base,
@@ -208,9 +250,9 @@ def model_to_wire(model: Model) -> Json:
 
 def watch_to_wire(watch: Watch) -> Json:
     template = watch.template
-    return _without_unset(
+    return without_unset(
         name=watch.name,
-        createTime=_time(watch.created_at),
+        createTime=time_to_wire(watch.created_at),
         createdBy=watch.created_by,
         bucket=watch.bucket,
         prefix=watch.prefix,
@@ -229,83 +271,3 @@ def watch_to_wire(watch: Watch) -> Json:
         if template
         else None,
     )
-
-
-def lease_to_wire(lease: Lease) -> Json:
-    holder = lease.holder
-    return _without_unset(
-        name=lease.name,
-        purpose=lease.purpose,
-        state=lease.state,
-        job=lease.job,
-        externalUrl=lease.reads.url,
-        externalGeneration=str(lease.reads.generation),
-        outputUri=lease.writes.url if lease.writes else None,
-        dataServiceAccount=lease.data_account,
-        epoch=lease.epoch,
-        holder={"identity": holder.identity, "execution": holder.execution} if holder else None,
-        bytesRead=str(lease.bytes_read),
-        numTokens=lease.num_tokens,
-        tokens=[_token_to_wire(token) for token in lease.tokens],
-        createTime=_time(lease.created_at),
-        claimTime=_time(lease.claimed_at),
-        heartbeatTime=_time(lease.heartbeat_at),
-        expireTime=_time(lease.expires_at),
-        revokeTime=_time(lease.revoked_at),
-        revokeReason=lease.revoked_because or None,
-        lastTokenDies=_time(lease.dies_at),
-        endTime=_time(lease.ended_at),
-        lastProbe=_probe_to_wire(lease.last_probe),
-    )
-
-
-def receipt_to_wire(receipt: Receipt) -> Json:
-    return {
-        "job": receipt.job,
-        "state": receipt.state,
-        "dataset": receipt.dataset,
-        "externalUrl": receipt.object.url,
-        "externalGeneration": str(receipt.object.generation),
-        "externalCrc32c": receipt.crc32c,
-        "externalSizeBytes": str(receipt.size_bytes),
-        "outputModel": receipt.output_model,
-        "outputUri": receipt.output_url,
-        "accessIsRefused": receipt.is_refused,
-        "readings": [_reading_to_wire(reading) for reading in receipt.readings],
-    }
-
-
-def _reading_to_wire(reading: Reading) -> Json:
-    return _without_unset(
-        lease=reading.lease,
-        purpose=reading.purpose,
-        state=reading.state,
-        externalUrl=reading.reads.url,
-        externalGeneration=str(reading.reads.generation),
-        outputUri=reading.writes or None,
-        bytesRead=str(reading.bytes_read),
-        credential=reading.credential,
-        heldBy=reading.held_by,
-        numTokens=reading.num_tokens,
-        tokens=[_token_to_wire(token) for token in reading.tokens],
-        startTime=_time(reading.started_at),
-        mintingStopTime=_time(reading.minting_stopped_at),
-        mintingStopReason=reading.minting_stopped_because or None,
-        lastPossibleUse=_time(reading.last_possible_use),
-        refused=reading.is_refused,
-        proof=_probe_to_wire(reading.proof),
-    )
-
-
-def _token_to_wire(token: MintedToken) -> Json:
-    return {
-        "sha256": token.sha256,
-        "mintTime": rfc3339(token.minted_at),
-        "dieTime": rfc3339(token.dies_at),
-    }
-
-
-def _probe_to_wire(probe: Probe | None) -> Json | None:
-    if probe is None:
-        return None
-    return {"time": rfc3339(probe.at), "refused": probe.is_refused, "answers": probe.answers}

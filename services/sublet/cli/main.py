@@ -11,6 +11,7 @@ import click
 
 from sublet.cli.local import local
 from sublet.cli.resources import create, get, list_
+from sublet.cli.verify import verify
 from sublet.client.http import ApiError, ApiUnreachable
 from sublet.errors import SubletError
 
@@ -44,6 +45,7 @@ sublet.add_command(local)
 sublet.add_command(create)
 sublet.add_command(get)
 sublet.add_command(list_)
+sublet.add_command(verify)
 
 if __name__ == "__main__":
     sublet()

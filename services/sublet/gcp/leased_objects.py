@@ -55,6 +55,17 @@ class GcsLeasedObjects:
             created_at=blob.time_created,
         )
 
+    def list_folder(self, folder: ObjectVersion, *, limit: int) -> list[str]:
+        with translated(folder.url):
+            found = self._client.list_blobs(
+                folder.bucket,
+                prefix=folder.object,
+                max_results=limit,
+                fields="items(name),nextPageToken",
+                timeout=_TIMEOUT_S,
+            )
+            return [str(blob.name) for blob in found]
+
     def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
         blob = self._client.bucket(version.bucket).blob(
             version.object, generation=int(version.generation)

@@ -30,6 +30,7 @@ _SCOPE: Final = "https://www.googleapis.com/auth/devstorage.read_write"
 _CLOUD_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
 _ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  a name
 _TIMEOUT_S: Final = 10
+_LIST_PREFIX: Final = "api.getAttribute('storage.googleapis.com/objectListPrefix', '')"
 
 
 class IamTokenMint:
@@ -87,12 +88,16 @@ class IamTokenMint:
 def boundary(reads: ObjectVersion, writes: OutputPrefix | None) -> dict[str, Any]:
     """
     The Credential Access Boundary of a lease: read that object; create under that prefix, and read
-    back what was created there. Never delete, so never overwrite; never list.
+    back what was created there. Never delete, so never overwrite. A lease of a folder lists its
+    names and reads nothing; no other lists.
 
     Names come from ObjectVersion and OutputPrefix, which hold no quote and no backslash.
     """
     name = object_resource_name(reads.bucket, reads.object)
-    rules = [_rule(reads.bucket, OBJECT_VIEWER, f'resource.name == "{name}"', "the object")]
+    is_it = f'resource.name == "{name}"'
+    if reads.is_folder:
+        is_it = f'{_LIST_PREFIX}.startsWith("{reads.object}")'
+    rules = [_rule(reads.bucket, OBJECT_VIEWER, is_it, "the object")]
     if writes:
         prefix = object_resource_name(writes.bucket, writes.prefix)
         below = f'resource.name.startsWith("{prefix}")'

@@ -17,8 +17,9 @@ _TIMEOUT_S: Final = 10
 
 class GcsTokenProbe:
     """
-    Reads the object's metadata, which needs the right to read the object; opens an upload under the
-    prefix, which needs the right to create there, and withdraws it if that was granted.
+    Reads the object's metadata, which needs the right to read the object, or a name in the folder;
+    opens an upload under the prefix, which needs the right to create there, and withdraws it if
+    that was granted.
     """
 
     def __init__(self, endpoints: Endpoints, clock: Clock) -> None:
@@ -38,7 +39,11 @@ class GcsTokenProbe:
         )
 
     def _try_to_read(self, session: requests.Session, reads: ObjectVersion) -> int:
-        url = f"{self._storage}/storage/v1/b/{reads.bucket}/o/{quote(reads.object, safe='')}"
+        objects = f"{self._storage}/storage/v1/b/{reads.bucket}/o"
+        if reads.is_folder:
+            query = {"prefix": reads.object, "maxResults": "1", "fields": "kind"}
+            return session.get(objects, params=query, timeout=_TIMEOUT_S).status_code
+        url = f"{objects}/{quote(reads.object, safe='')}"
         return session.get(url, timeout=_TIMEOUT_S).status_code
 
     def _try_to_create(self, session: requests.Session, writes: OutputPrefix) -> int:

@@ -23,6 +23,7 @@ from sublet.ports import Clock, TokenSource
 from sublet.roles import carries
 
 _GET = "storage.objects.get"
+_LIST = "storage.objects.list"
 _CREATE = "storage.objects.create"
 
 
@@ -157,7 +158,8 @@ class MemoryCloud:
         (self.disabled.discard if enabled else self.disabled.add)(data_account)
 
     def probe(self, token: str, *, reads: ObjectVersion, writes: OutputPrefix | None) -> Probe:
-        answers = {"read": self.status_of(token, _GET, reads.bucket, reads.object)}
+        permission = _LIST if reads.is_folder else _GET
+        answers = {"read": self.status_of(token, permission, reads.bucket, reads.object)}
         if writes:
             name = f"{writes.prefix}revocation-probe"
             answers["create"] = self.status_of(token, _CREATE, writes.bucket, name)
@@ -173,7 +175,8 @@ class MemoryCloud:
 
 def _in_boundary(minted: _Minted, permission: str, bucket: str, name: str) -> bool:
     """That object to read, that prefix to create under and to read back, and nothing else."""
-    if permission == _GET and (bucket, name) == (minted.reads.bucket, minted.reads.object):
+    reads = _LIST if minted.reads.is_folder else _GET
+    if permission == reads and (bucket, name) == (minted.reads.bucket, minted.reads.object):
         return True
     writes = minted.writes
     return (
@@ -199,6 +202,16 @@ class MemoryLeasedObjects:
             content_encoding=made.encodings.get(version.object, ""),
             created_at=self._cloud.clock.now(),
         )
+
+    def list_folder(self, folder: ObjectVersion, *, limit: int) -> list[str]:
+        token = self._tokens.token().secret
+        status = self._cloud.status_of(token, _LIST, folder.bucket, folder.object)
+        if status != 200:
+            raise AccessDenied(f"{folder.url}: {status}")
+        live = self._cloud.buckets[folder.bucket].generations
+        return sorted(name for name in live if live[name] and name.startswith(folder.object))[
+            :limit
+        ]
 
     def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
         _, data = self._find(version)

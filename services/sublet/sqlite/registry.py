@@ -29,8 +29,9 @@ CREATE TABLE IF NOT EXISTS records (
     body    TEXT NOT NULL,
     PRIMARY KEY (kind, key)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS records_by_account
-    ON records (kind, json_extract(fields, '$.account'), json_extract(fields, '$.created_at'), key);
+DROP INDEX IF EXISTS records_by_account;
+CREATE INDEX IF NOT EXISTS records_of_account ON records
+    (kind, json_extract(fields, '$.account'), json_extract(fields, '$.created_at'), key, fields);
 CREATE INDEX IF NOT EXISTS records_by_state
     ON records (kind, json_extract(fields, '$.state'), json_extract(fields, '$.created_at'), key);
 CREATE TABLE IF NOT EXISTS versions (last INTEGER NOT NULL) STRICT;
@@ -78,12 +79,17 @@ class SqliteRegistry:
         )
         direction, beyond = ("DESC", "<") if query.descending else ("ASC", ">")
         if query.after is not None:
-            conditions.append(f"({order}, key) {beyond} (?, ?)")
-            parameters += query.after
+            # The first term says nothing new; the index can seek by it, and not by a pair.
+            conditions.append(f"{order} {beyond}= ? AND ({order}, key) {beyond} (?, ?)")
+            parameters += (query.after[0], *query.after)
+        # Found in the index alone, which holds all fields; only what is shown is read whole.
         sql = (
-            f"SELECT body, version FROM records WHERE {' AND '.join(conditions)} "  # noqa: S608  fields are checked
-            f"ORDER BY {order} {direction}, key {direction} LIMIT {int(query.limit)}"
+            f"SELECT body, version FROM (SELECT key AS found, {order} AS place FROM records "  # noqa: S608  fields are checked
+            f"WHERE {' AND '.join(conditions)} "
+            f"ORDER BY place {direction}, key {direction} LIMIT {int(query.limit)}) "
+            f"JOIN records ON kind = ? AND key = found ORDER BY place {direction}, key {direction}"
         )
+        parameters.append(kind.__name__)
         with self._connection() as connection:
             rows = connection.execute(sql, parameters).fetchall()
         return [Stored(decode(body, kind), version) for body, version in rows]
