@@ -33,10 +33,11 @@ class Chaos:
                 if task.pid and self._faults.strikes(Fault.KILL_TRAINER, execution.name):
                     _kill(task.pid)
         for name, unit in self._units.running.items():
-            alive = unit.process is not None and unit.process.returncode is None
-            if alive and self._faults.strikes(Fault.KILL_FUNCTION, name):
-                assert unit.process is not None
-                _kill(unit.process.pid)
+            process = unit.process
+            if not process or not process.is_alive:
+                continue
+            if self._faults.strikes(Fault.KILL_FUNCTION, name):
+                _kill(process.pid)
 
 
 def _kill(session: int) -> None:

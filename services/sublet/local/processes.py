@@ -5,7 +5,6 @@ Processes of the local cloud: an environment of their own, a log, and no life af
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Final
 
 _LIFELINE: Final = Path(__file__).with_name("lifeline.py")
-_NO_LISTENER: Final = -1
 
 
 async def spawn(
@@ -23,53 +21,54 @@ async def spawn(
     environment: Mapping[str, str],
     directory: Path,
     log: Path,
-    listener: socket.socket | None = None,
+    descriptors: Sequence[int] = (),
 ) -> asyncio.subprocess.Process:
     """
     Start a program in a session of its own, with nothing of the caller's environment but PATH.
 
     Args:
-        listener: a listening socket that the program finds as systemd would pass it: whoever
-            connects before the program is ready waits instead of being refused.
+        descriptors: open files that the program inherits, by the same numbers.
     """
-    fd = listener.fileno() if listener else _NO_LISTENER
     with log.open("ab") as output:
         return await asyncio.create_subprocess_exec(
-            *on_a_lifeline(arguments, fd),
+            *on_a_lifeline(arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
             cwd=directory,
-            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", **environment},
-            pass_fds=() if listener is None else (fd,),
+            env=bare_environment(environment),
+            pass_fds=descriptors,
             start_new_session=True,
         )
 
 
-def on_a_lifeline(arguments: Sequence[str], listener: int = _NO_LISTENER) -> list[str]:
+def bare_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    return {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8", **variables}
+
+
+def on_a_lifeline(arguments: Sequence[str]) -> list[str]:
     """The command that runs the program so that it does not outlive the calling process."""
-    python = [sys.executable, "-I", "-S"]
-    return [*python, str(_LIFELINE), str(os.getpid()), str(listener), *arguments]
+    return [sys.executable, "-I", "-S", str(_LIFELINE), str(os.getpid()), *arguments]
 
 
 async def end(process: asyncio.subprocess.Process, *, grace: timedelta) -> int:
     """
     SIGTERM to the whole session, SIGKILL to what is left of it after the grace; the exit code.
     """
-    _signal(process.pid, signal.SIGTERM)
+    signal_session(process.pid, signal.SIGTERM)
     try:
         code = await asyncio.wait_for(process.wait(), grace.total_seconds())
     except TimeoutError:
         code = await kill(process)
-    _signal(process.pid, signal.SIGKILL)
+    signal_session(process.pid, signal.SIGKILL)
     return code
 
 
 async def kill(process: asyncio.subprocess.Process) -> int:
-    _signal(process.pid, signal.SIGKILL)
+    signal_session(process.pid, signal.SIGKILL)
     return await process.wait()
 
 
-def _signal(session: int, number: signal.Signals) -> None:
+def signal_session(session: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.killpg(session, number)

@@ -1,8 +1,8 @@
 """
 The deploy units on a laptop: each function and service is its own process with its own identity,
-run by the server that runs it in the cloud. Their sockets are held here, as Cloud Run's front end
-holds them, so that a unit that starts, or starts again, keeps callers waiting instead of refusing
-them.
+run by the server that runs it in the cloud, forked from one that has their libraries. Their sockets
+are held here, as Cloud Run's front end holds them, so that a unit that starts, or starts again,
+keeps callers waiting instead of refusing them.
 """
 
 import asyncio
@@ -16,13 +16,28 @@ from typing import Final
 
 import httpx
 
-from sublet.local.processes import end, spawn
+from sublet.local.forks import Fork, ForkServer
 from sublet.local.servers import Ports
 
 _GRACE: Final = timedelta(seconds=5)
 _READY_WITHIN: Final = timedelta(seconds=60)
 _RESTART_PAUSES_S: Final = (0.1, 1.0, 5.0, 15.0)
 _LIVED_WELL_S: Final = 30.0
+LIBRARIES: Final = (
+    "fastapi",
+    "functions_framework._http.gunicorn",
+    "google.cloud.run_v2",
+    "google.cloud.storage",
+    "google.pubsub_v1",
+    "gunicorn.workers.gthread",
+    "sublet.api.app",
+    "sublet.broker.app",
+    "sublet.intake.envelopes",
+    "sublet.sqlite.registry",
+    "uvicorn.main",
+)
+"""What the units share; nothing that reads its environment when it is imported, as
+google.auth.compute_engine does (each unit has a metadata server of its own)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +96,7 @@ class RunningUnit:
     unit: Unit
     url: str
     log: Path
-    process: asyncio.subprocess.Process | None = None
+    process: Fork | None = None
     num_restarts: int = 0
     keeper: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -95,6 +110,7 @@ class Units:
         self._runtime = tempfile.TemporaryDirectory(prefix="sublet-")
         """For sockets that the units' servers make: a socket's path must be short."""
         self._listeners = {unit.name: ports.listen(unit.name) for unit in UNITS}
+        self._forks = ForkServer(LIBRARIES)
         self.running: dict[str, RunningUnit] = {}
 
     def url_of(self, name: str) -> str:
@@ -108,6 +124,7 @@ class Units:
         Raises:
             RuntimeError: one did not answer in time; names it and its log.
         """
+        await self._forks.start(self._directory, self._logs / "units.log")
         for unit in UNITS:
             running = RunningUnit(unit, self.url_of(unit.name), self._logs / f"{unit.name}.log")
             self.running[unit.name] = running
@@ -123,7 +140,8 @@ class Units:
             if running.keeper:
                 running.keeper.cancel()
         processes = [r.process for r in self.running.values() if r.process]
-        await asyncio.gather(*(end(process, grace=_GRACE) for process in processes))
+        await asyncio.gather(*(process.end(grace=_GRACE) for process in processes))
+        await self._forks.stop()
         self._runtime.cleanup()
 
     async def _spawn(self, running: RunningUnit, environment: Mapping[str, str]) -> None:
@@ -132,7 +150,7 @@ class Units:
         runtime = Path(self._runtime.name) / running.unit.name
         for directory in (home, runtime):
             directory.mkdir(parents=True, exist_ok=True)
-        running.process = await spawn(
+        running.process = await self._forks.fork(
             running.unit.command(self._root, listener.getsockname()[1]),
             environment={"HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), **environment},
             directory=home,
