@@ -3,10 +3,21 @@
 import json
 from datetime import timedelta
 
+import grpc
 import pytest
 import requests
-from google.api_core.exceptions import GoogleAPICallError, PreconditionFailed, ServiceUnavailable
+from google.api_core.exceptions import (
+    Aborted,
+    AlreadyExists,
+    GoogleAPICallError,
+    PreconditionFailed,
+    ServiceUnavailable,
+    Unauthenticated,
+)
 from google.cloud.storage.retry import DEFAULT_RETRY
+from google.pubsub_v1 import PublisherClient, StreamingPullRequest, SubscriberClient
+from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
+from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 from running_cloud import CUSTOMER
 
 from sublet.errors import InvalidRequest
@@ -143,6 +154,69 @@ def test_a_full_disk_refuses_an_upload_and_keeps_no_part_of_it(cloud, order):
     assert list(bucket.list_blobs()) == []
     blob.upload_from_string(b"x" * 2**19, retry=None)
     assert bucket.get_blob("a").size == 2**19
+
+
+# --- over gRPC ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def publisher(cloud):
+    channel = grpc.insecure_channel(cloud.addresses.pubsub)
+    with PublisherClient(transport=PublisherGrpcTransport(channel=channel)) as client:
+        yield client
+
+
+def test_a_call_that_is_refused_has_no_effect_and_a_retry_gets_through(cloud, order, publisher):
+    topic = f"projects/{CUSTOMER}/topics/{cloud.name('topic')}"
+    struck = order("return-503", on="pubsub POST /google.pubsub.v1.Publisher/CreateTopic")
+    with pytest.raises(ServiceUnavailable, match="return-503"):
+        publisher.create_topic(name=topic, retry=None)
+    assert publisher.create_topic(name=topic).name == topic
+    assert struck.num_struck == 1
+
+
+def test_a_call_whose_connection_is_reset_had_its_effect(cloud, order, publisher):
+    topic = f"projects/{CUSTOMER}/topics/{cloud.name('topic')}"
+    order("reset-connection", on="CreateTopic")
+    with pytest.raises(ServiceUnavailable):
+        publisher.create_topic(name=topic, retry=None)
+    with pytest.raises(AlreadyExists):
+        publisher.create_topic(name=topic)
+
+
+def test_a_policy_write_over_grpc_meets_a_conflict(cloud, order, publisher, subscription):
+    order("etag-conflict")
+    policy = {"policy": {"bindings": []}, "resource": subscription.topic}
+    with pytest.raises(Aborted, match="etag-conflict"):
+        publisher.set_iam_policy(request=policy)
+    publisher.set_iam_policy(request=policy)
+
+
+def test_a_token_of_a_call_expires_as_it_arrives(cloud, order, publisher, subscription):
+    email = cloud.account()
+    cloud.allow(subscription.topic, "roles/pubsub.viewer", email)
+    sends = {"metadata": [("authorization", f"Bearer {cloud.token(email)}")]}
+    assert publisher.get_topic(topic=subscription.topic, **sends).name == subscription.topic
+    order("token-expiry-now", on="GetTopic")
+    for _ in range(2):
+        with pytest.raises(Unauthenticated):
+            publisher.get_topic(topic=subscription.topic, **sends)
+
+
+def test_a_stream_is_cut_and_can_be_opened_anew(cloud, order, subscription):
+    struck = order("reset-connection", on="StreamingPull")
+    publish(cloud, subscription, "a")
+    opening = StreamingPullRequest(
+        subscription=subscription.name, stream_ack_deadline_seconds=10, client_id="me"
+    )
+    channel = grpc.insecure_channel(cloud.addresses.pubsub)
+    with SubscriberClient(transport=SubscriberGrpcTransport(channel=channel)) as client:
+        with pytest.raises(ServiceUnavailable):
+            next(iter(client.streaming_pull(iter([opening]))))
+        stream = client.streaming_pull(iter([opening]))
+        assert next(iter(stream)).received_messages[0].message.data == b"a"
+        stream.cancel()
+    assert struck.num_struck == 1
 
 
 # --- deliveries -----------------------------------------------------------------------------------

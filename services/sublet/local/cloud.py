@@ -14,6 +14,7 @@ from typing import Final
 from sublet.clock import SystemClock
 from sublet.local.database import Database
 from sublet.local.faults import Faults
+from sublet.local.faulty_grpc import FaultyGrpc
 from sublet.local.faulty_http import FaultyHttp
 from sublet.local.faulty_topics import FaultyTopics
 from sublet.local.iam.api import iam_app, sts_app
@@ -26,6 +27,7 @@ from sublet.local.pubsub.brokers import OURS, Broker, OwnBroker
 from sublet.local.pubsub.external.broker import ExternalBroker
 from sublet.local.pubsub.external.emulators import emulator_of
 from sublet.local.run.api import RunApi
+from sublet.local.run.audit import AuditEvent
 from sublet.local.run.executions import Executions
 from sublet.local.run.grpc_server import RunServer
 from sublet.local.run.jobs import RunState
@@ -39,6 +41,7 @@ from sublet.ports import Clock
 REGION: Final = "local1"
 PARTS: Final = ("storage", "pubsub", "run", "iam")
 """`iam` is also IAM Credentials, STS and the metadata servers."""
+AUDIT_TOPIC: Final = "cloud-audit-log"
 _HOUSEKEEPING_EVERY: Final = timedelta(minutes=5)
 
 
@@ -103,6 +106,7 @@ class LocalCloud:
             logs=directory / "logs" / "executions",
             metadata_host_of=self.serve_metadata,
         )
+        self.executions.subscribe(self._announce_end)
 
     async def start(self, parts: Collection[str] = PARTS) -> Addresses:
         """Serve those parts; nothing of the cloud is promised before this returns."""
@@ -116,7 +120,7 @@ class LocalCloud:
         if "run" in parts:
             run = RunApi(self.iam, self.run_state, self.executions)
             addresses["run"] = await self._serve("run", run.app())
-            self._run_server = RunServer(self.iam, run.service)
+            self._run_server = RunServer(self.iam, run.service, [self._faulty("run")])
             addresses["run_grpc"] = await self._run_server.start(self._ports.reserve("run-grpc"))
         if "iam" in parts:
             iam = iam_app(self.iam, self.id_tokens, self.projects, self._clock)
@@ -156,6 +160,19 @@ class LocalCloud:
         faulty = FaultyHttp(part, app, self.faults, self.iam.tokens.expire)
         return "http://" + await self._http.serve(faulty, listener or self._ports.listen(part))
 
+    def _faulty(self, part: str) -> FaultyGrpc:
+        return FaultyGrpc(part, self.faults, self.iam.tokens.expire)
+
+    def _announce_end(self, event: AuditEvent) -> None:
+        """
+        As a CloudEvent to the audit topic of the project that the execution ran in, if it has one.
+        """
+        topic = f"projects/{event.project}/topics/{AUDIT_TOPIC}"
+        if self.broker.exists(topic):
+            attributes, data = event.to_http()
+            with self.database.transaction():
+                self.broker.publish_one(topic, data, attributes)
+
     async def _keep_house(self) -> None:
         while True:
             self.iam.tokens.forget_expired()
@@ -164,7 +181,7 @@ class LocalCloud:
 
     def _make_broker(self, directory: Path, pubsub: str) -> Broker:
         if pubsub == OURS:
-            return OwnBroker(self.pubsub, self._ports, self._serve)
+            return OwnBroker(self.pubsub, self._ports, self._serve, [self._faulty("pubsub")])
         return ExternalBroker(
             emulator_of(pubsub, directory, self._ports),
             database=self.database,

@@ -7,9 +7,13 @@ from datetime import timedelta
 import pytest
 from cloudevents.http import from_http
 from local_cloud.run.running import PARENT, STUBBORN, Clients, log_of, make, wait_until
+from running_cloud import PLATFORM
 
 from sublet.clock import SystemClock
+from sublet.local.cloud import AUDIT_TOPIC
 from sublet.local.database import Database
+from sublet.local.pubsub.names import parse_subscription, parse_topic
+from sublet.local.pubsub.resources import Subscription, Topic
 from sublet.local.run.executions import Executions
 from sublet.local.run.jobs import RunState
 from sublet.names import Email
@@ -70,6 +74,22 @@ def test_the_cloudevents_library_reads_the_event_that_is_delivered(told):
     assert read["methodname"] == "/Jobs.RunJob"
     assert read["subject"] == f"run.googleapis.com/{events[0].resource_name}"
     assert read.data == events[0].data
+
+
+def test_the_event_is_published_where_the_project_has_a_topic_for_it(own_cloud):
+    """As a trigger of Eventarc makes one in the cloud; here whoever wants to hear makes it."""
+    cloud = own_cloud()
+    topic = parse_topic(f"projects/{PLATFORM}/topics/{AUDIT_TOPIC}")
+    name = parse_subscription(f"projects/{PLATFORM}/subscriptions/heard")
+    cloud.do(lambda inside: inside.pubsub.create_topic(Topic(name=topic)))
+    cloud.do(lambda inside: inside.pubsub.create_subscription(Subscription(name=name, topic=topic)))
+    clients = Clients(cloud, "rest")
+    execution = clients.jobs.run_job(name=make(cloud, "pass")).result(20)
+    (message,) = cloud.pull(name)
+    read = from_http(dict(message.attributes), message.data)
+    assert read["type"] == "google.cloud.audit.log.v1.written"
+    short = execution.name.rpartition("/")[2]
+    assert read.data["labels"]["run.googleapis.com/execution_name"] == short
 
 
 def test_a_failed_and_a_cancelled_execution_say_their_codes(told):

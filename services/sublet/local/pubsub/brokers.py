@@ -3,9 +3,11 @@ What the local cloud needs of a Pub/Sub, and ours behind it. Another may stand i
 (sublet.local.pubsub.external); whoever makes topics and subscriptions here cannot tell which it is.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
+
+import grpc.aio
 
 from sublet.errors import InvalidRequest
 from sublet.local.pubsub.broker import PubSub
@@ -57,11 +59,17 @@ class Broker(Protocol):
 
 
 class OwnBroker:
-    def __init__(self, pubsub: PubSub, ports: Ports, serve: Serve) -> None:
+    def __init__(
+        self,
+        pubsub: PubSub,
+        ports: Ports,
+        serve: Serve,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
         self._pubsub = pubsub
         self._ports = ports
         self._serve = serve
-        self._server = PubSubServer(pubsub)
+        self._server = PubSubServer(pubsub, interceptors)
 
     @property
     def remarks(self) -> list[str]:

@@ -5,7 +5,7 @@ of the domain become gRPC statuses here and nowhere else.
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, NoReturn
 
 import grpc
@@ -62,9 +62,12 @@ class PubSubServer:
     ```
     """
 
-    def __init__(self, pubsub: PubSub) -> None:
+    def __init__(
+        self, pubsub: PubSub, interceptors: Sequence[grpc.aio.ServerInterceptor] = ()
+    ) -> None:
         self.push_loops = PushLoops(pubsub)
         self._pubsub = pubsub
+        self._interceptors = interceptors
         self._server: grpc.aio.Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -90,7 +93,7 @@ class PubSubServer:
             )
         # Two servers that share a port would each get half of the calls.
         options = (*_OPTIONS, ("grpc.so_reuseport", int(reserved)))
-        self._server = grpc.aio.server(options=options)
+        self._server = grpc.aio.server(interceptors=self._interceptors, options=options)
         self._server.add_generic_rpc_handlers(self._handlers())
         try:
             port = self._server.add_insecure_port(address)

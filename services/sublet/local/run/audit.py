@@ -48,6 +48,10 @@ class AuditEvent:
     data: dict[str, Any]
     type: str = TYPE
 
+    @property
+    def project(self) -> str:
+        return self.resource_name.split("/")[1]
+
     def attributes(self) -> dict[str, str]:
         """Its context attributes, as a trigger's filters and a function see them."""
         return {
@@ -66,7 +70,7 @@ class AuditEvent:
         }
 
     def to_http(self) -> tuple[dict[str, str], bytes]:
-        """Headers and body of its delivery in binary mode."""
+        """Headers and body of its delivery in binary mode; over Pub/Sub, attributes and data."""
         attributes = self.attributes()
         content_type = attributes.pop("datacontenttype")
         headers = {f"ce-{name}": value for name, value in attributes.items()}

@@ -4,6 +4,7 @@ where clients look for it. Errors of the domain become statuses here and nowhere
 """
 
 import socket
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -22,9 +23,15 @@ Context = grpc.aio.ServicerContext[Proto, Proto]
 
 
 class RunServer:
-    def __init__(self, iam: Iam, service: RunService) -> None:
+    def __init__(
+        self,
+        iam: Iam,
+        service: RunService,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
         self._iam = iam
         self._service = service
+        self._interceptors = interceptors
         self._server: grpc.aio.Server | None = None
 
     async def start(self, reserved: socket.socket) -> str:
@@ -35,7 +42,9 @@ class RunServer:
             HOST:PORT, as a channel wants it.
         """
         address = "{}:{}".format(*reserved.getsockname()[:2])
-        self._server = grpc.aio.server(options=(("grpc.so_reuseport", 1),))
+        self._server = grpc.aio.server(
+            interceptors=self._interceptors, options=(("grpc.so_reuseport", 1),)
+        )
         self._server.add_generic_rpc_handlers(self._handlers())
         self._server.add_insecure_port(address)
         await self._server.start()
