@@ -1,33 +1,49 @@
-"""Any client can drop a file: gcsfs, and gcloud where it is installed."""
+"""Whichever client drops a file, it starts the chain."""
 
 import os
-import shutil
-import subprocess
+from pathlib import Path
 
 import pytest
 from gcsfs.core import GCSFileSystem
+from google.auth.credentials import AnonymousCredentials
+from google.cloud import storage
+from local_cloud.gcloud import Gcloud, needs_gcloud
+from running_stack import rows
 
 LARGE = os.urandom(9 * 2**20)
+REGISTERS_ONLY = {"prefix": "data/"}
 
 
-@pytest.fixture
-def environment(cloud, tmp_path, monkeypatch):
-    """
-    What a second terminal has after `eval "$(sublet local env)"`, and a home without credentials.
-    """
+def by_google_cloud_storage(storage_url: str, file: Path, bucket: str) -> None:
+    options = {"api_endpoint": storage_url}
+    client = storage.Client("p", credentials=AnonymousCredentials(), client_options=options)
+    client.bucket(bucket).blob("data/train.jsonl").upload_from_filename(str(file))
+
+
+def by_gcsfs(storage_url: str, file: Path, bucket: str) -> None:
+    files = GCSFileSystem(token="anon", endpoint_url=storage_url, skip_instance_cache=True)
+    files.put(str(file), f"{bucket}/data/train.jsonl")
+
+
+def by_gcloud(storage_url: str, file: Path, bucket: str) -> None:
+    gcloud = Gcloud(file.parent, storage=storage_url)
+    gcloud("storage", "cp", str(file), f"gs://{bucket}/data/train.jsonl")
+
+
+@pytest.mark.parametrize(
+    "drop", [by_google_cloud_storage, by_gcsfs, pytest.param(by_gcloud, marks=needs_gcloud)]
+)
+def test_a_file_that_any_client_drops_is_verified_and_registered(stack, tmp_path, drop):
+    tenant = stack.tenant(watch=REGISTERS_ONLY)
+    file = tmp_path / "train.jsonl"
+    file.write_bytes(rows())
+    drop(stack.variables["STORAGE_EMULATOR_HOST"], file, tenant.bucket_name)
+    dataset = tenant.dataset_of(tenant.bucket.get_blob("data/train.jsonl"))
+    assert (dataset["state"], dataset["exampleCount"]) == ("READY", "20")
+
+
+def test_gcsfs_writes_reads_lists_and_removes(cloud, monkeypatch):
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", cloud.addresses.storage)
-    return {
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{cloud.addresses.storage}/",
-        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "True",
-        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
-        "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
-        "CLOUDSDK_CORE_PROJECT": "customer-project",
-        "HOME": str(tmp_path),
-        "PATH": os.environ["PATH"],
-    }
-
-
-def test_gcsfs_writes_reads_lists_and_removes(cloud, environment):
     bucket = cloud.bucket().name
     files = GCSFileSystem(
         token="anon", endpoint_url=cloud.addresses.storage, skip_instance_cache=True
@@ -40,24 +56,3 @@ def test_gcsfs_writes_reads_lists_and_removes(cloud, environment):
     assert files.ls(f"{bucket}/data") == [f"{bucket}/data/large.bin", f"{bucket}/data/small.jsonl"]
     files.rm(f"{bucket}/data/large.bin")
     assert not files.exists(f"{bucket}/data/large.bin")
-
-
-@pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
-def test_gcloud_storage_copies_lists_shows_and_removes(cloud, environment, tmp_path):
-    bucket = cloud.bucket().name
-
-    def gcloud(*arguments: str) -> bytes:
-        command = ["gcloud", "storage", *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, check=True).stdout
-
-    (tmp_path / "small.jsonl").write_bytes(b"small\n")
-    (tmp_path / "large.bin").write_bytes(LARGE)
-    for name in ("small.jsonl", "large.bin"):
-        gcloud("cp", str(tmp_path / name), f"gs://{bucket}/data/")
-    listed = gcloud("ls", f"gs://{bucket}/data/").decode().split()
-    assert listed == [f"gs://{bucket}/data/large.bin", f"gs://{bucket}/data/small.jsonl"]
-    assert gcloud("cat", f"gs://{bucket}/data/small.jsonl") == b"small\n"
-    gcloud("cp", f"gs://{bucket}/data/large.bin", str(tmp_path / "back.bin"))
-    assert (tmp_path / "back.bin").read_bytes() == LARGE
-    gcloud("rm", f"gs://{bucket}/data/large.bin")
-    assert gcloud("ls", f"gs://{bucket}/data/").decode().split() == listed[1:]

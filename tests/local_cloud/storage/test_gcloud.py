@@ -1,63 +1,61 @@
 """`gcloud storage` does with a local bucket what it does with any other."""
 
 import os
-import shutil
-import subprocess
 
 import pytest
+from local_cloud.gcloud import Gcloud, needs_gcloud
 
-pytestmark = pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
+pytestmark = needs_gcloud
+LARGE = os.urandom(9 * 2**20)
 
 
 @pytest.fixture
 def gcloud(cloud, tmp_path):
-    environment = {
-        "CLOUDSDK_API_ENDPOINT_OVERRIDES_STORAGE": f"{cloud.addresses.storage}/",
-        "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "True",
-        "CLOUDSDK_CONFIG": str(tmp_path / "gcloud"),
-        "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
-        "CLOUDSDK_CORE_PROJECT": "customer-project",
-        "HOME": str(tmp_path),
-        "PATH": os.environ["PATH"],
-    }
-
-    def run(*arguments: str) -> str:
-        command = ["gcloud", "storage", *arguments]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return run
+    return Gcloud(tmp_path, storage=cloud.addresses.storage)
 
 
-def test_objects_are_moved_composed_restored_and_deleted_with_their_bucket(cloud, gcloud, tmp_path):
-    name = cloud.name("bucket")
-    gcloud("buckets", "create", f"gs://{name}", "--uniform-bucket-level-access")
-    (tmp_path / "part").write_text("part\n")
-    gcloud("cp", str(tmp_path / "part"), f"gs://{name}/in/")
-    gcloud("mv", f"gs://{name}/in/part", f"gs://{name}/moved")
-    gcloud("objects", "compose", f"gs://{name}/moved", f"gs://{name}/moved", f"gs://{name}/both")
-    assert gcloud("cat", f"gs://{name}/both") == "part\npart\n"
-    gcloud("rm", f"gs://{name}/both")
-    (deleted,) = gcloud("ls", "--soft-deleted", f"gs://{name}/both").split()
-    gcloud("restore", deleted)
-    assert gcloud("ls", f"gs://{name}").split() == [f"gs://{name}/both", f"gs://{name}/moved"]
-    gcloud("rm", "-r", f"gs://{name}")
-    assert not cloud.client().bucket(name).exists()
-
-
-def test_settings_are_shown_and_changed(cloud, gcloud):
+def test_files_are_copied_there_listed_shown_copied_back_and_removed(cloud, gcloud, tmp_path):
     bucket = cloud.bucket()
-    bucket.blob("data").upload_from_string(b"")
+    data = f"gs://{bucket.name}/data"
+    (tmp_path / "small").write_text("small\n")
+    (tmp_path / "large").write_bytes(LARGE)
+    gcloud("storage", "cp", str(tmp_path / "small"), str(tmp_path / "large"), f"{data}/")
+    assert gcloud("storage", "ls", f"{data}/").split() == [f"{data}/large", f"{data}/small"]
+    assert gcloud("storage", "cat", f"{data}/small") == "small\n"
+    gcloud("storage", "cp", f"{data}/large", str(tmp_path / "back"))
+    assert (tmp_path / "back").read_bytes() == LARGE
+    gcloud("storage", "rm", f"{data}/large")
+    assert [blob.name for blob in bucket.list_blobs()] == ["data/small"]
+
+
+def test_objects_are_moved_composed_restored_and_deleted_with_their_bucket(cloud, gcloud):
+    bucket = cloud.bucket()
+    bucket.blob("in/part").upload_from_string("part\n")
     url = f"gs://{bucket.name}"
-    gcloud("buckets", "update", url, "--versioning", "--update-labels=a=b", "--retention-period=1d")
+    gcloud("storage", "mv", f"{url}/in/part", f"{url}/moved")
+    gcloud("storage", "objects", "compose", f"{url}/moved", f"{url}/moved", f"{url}/both")
+    assert bucket.blob("both").download_as_text() == "part\npart\n"
+    bucket.blob("both").delete()
+    (deleted,) = gcloud("storage", "ls", "--soft-deleted", f"{url}/both").split()
+    gcloud("storage", "restore", deleted)
+    assert [blob.name for blob in bucket.list_blobs()] == ["both", "moved"]
+    gcloud("storage", "rm", "-r", url)
+    assert not bucket.exists()
+
+
+def test_buckets_are_created_shown_and_changed(cloud, gcloud):
+    bucket = cloud.client().bucket(cloud.name("bucket"))
+    url = f"gs://{bucket.name}"
+    gcloud("storage", "buckets", "create", url, "--uniform-bucket-level-access")
+    bucket.blob("data").upload_from_string(b"")
+    changes = ("--versioning", "--update-labels=a=b", "--retention-period=1d")
+    gcloud("storage", "buckets", "update", url, *changes)
     bucket.reload()
-    assert (bucket.versioning_enabled, bucket.labels, bucket.retention_period) == (
-        True,
-        {"a": "b"},
-        86_400,
-    )
-    assert "versioning_enabled: true" in gcloud("buckets", "describe", url)
-    gcloud("objects", "update", f"{url}/data", "--custom-metadata=key=value", "--temporary-hold")
+    assert bucket.iam_configuration.uniform_bucket_level_access_enabled
+    assert (bucket.versioning_enabled, bucket.labels) == (True, {"a": "b"})
+    assert bucket.retention_period == 86_400
+    assert "versioning_enabled: true" in gcloud("storage", "buckets", "describe", url)
+    changes = ("--custom-metadata=key=value", "--temporary-hold")
+    gcloud("storage", "objects", "update", f"{url}/data", *changes)
     data = bucket.get_blob("data")
     assert (data.metadata, data.temporary_hold) == ({"key": "value"}, True)
