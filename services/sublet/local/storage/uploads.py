@@ -92,7 +92,7 @@ class Uploads:
         preconditions: Preconditions,
     ) -> str:
         """
-        Open a session and return its id: 128 random bits, since it is all that a writer needs.
+        Open a session and return its id: 384 random bits, since it is all that a writer needs.
         """
         self._objects.check_may_write(caller, bucket, name, preconditions)
         upload = secrets.token_urlsafe(48)
