@@ -200,7 +200,7 @@ foreign = pytest.mark.parametrize("kind", ["google", "running"], indirect=True)
 def test_what_it_can_do_is_said_in_a_line_each(world, kind):
     told = world.do(lambda cloud: cloud.broker.remarks)
     assert told[0] == f"at {world.addresses.pubsub}, in place of sublet's own"
-    assert len(told) == 4
+    assert len(told) == 5
     if kind == "running":
         assert told[1] == "filters of subscriptions are applied there"
         assert "carry an ID token" in told[2]
