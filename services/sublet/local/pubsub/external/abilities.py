@@ -37,7 +37,7 @@ class Abilities:
             "it answers for IAM policies of topics and subscriptions"
             if self.enforces_iam
             else "it has no IAM: whoever connects may publish, pull and delete",
-            "its clock is the machine's, which nobody advances, and it misdelivers nothing on order",
+            "its clock is the machine's, which nobody advances; it misdelivers nothing on order",
         ]
 
 
