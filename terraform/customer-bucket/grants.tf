@@ -1,7 +1,13 @@
-# What a customer grants: exactly what `sublet get account` lists, member by member.
+# What a customer grants: what `sublet get account` lists, member by member, on what lies under the prefixes and
+# until the date. Members are added; nothing that the bucket grants to others is touched.
 
 locals {
-  output_prefix = "projects/_/buckets/${var.bucket}/objects/${var.output_prefix}"
+  objects = "projects/_/buckets/${var.bucket}/objects"
+  data    = "resource.name.startsWith(\"${local.objects}/${var.prefix}\")"
+  models  = "resource.name.startsWith(\"${local.objects}/${var.output_prefix}\")"
+  # Names below the prefix may be listed: an object that no event told of is found that way.
+  names   = "api.getAttribute(\"storage.googleapis.com/objectListPrefix\", \"\").startsWith(\"${var.prefix}\")"
+  in_time = "request.time < timestamp(\"${var.access_until}\")"
 }
 
 resource "google_project_iam_custom_role" "verifier" {
@@ -9,19 +15,36 @@ resource "google_project_iam_custom_role" "verifier" {
   role_id     = "subletVerifier"
   title       = "sublet verifier"
   description = "Sees whose a bucket is and what it grants; never an object."
-  permissions = ["storage.buckets.get", "storage.buckets.getIamPolicy"]
+  permissions = [
+    "storage.buckets.get",
+    "storage.buckets.getIamPolicy",
+    # A managed folder's policy adds to the bucket's: without these two, the report says that nobody looked.
+    "storage.managedFolders.getIamPolicy",
+    "storage.managedFolders.list",
+  ]
 }
 
 resource "google_storage_bucket_iam_member" "verifier" {
   bucket = var.bucket
-  role   = google_project_iam_custom_role.verifier.id
+  role   = "projects/${var.project}/roles/${google_project_iam_custom_role.verifier.role_id}"
   member = "serviceAccount:${var.verifier}"
+
+  condition {
+    title      = "until ${var.access_until}"
+    expression = local.in_time
+  }
 }
 
+# Nobody reads with it: that it is granted says whose tenant's this bucket is.
 resource "google_storage_bucket_iam_member" "account" {
   bucket = var.bucket
   role   = "roles/storage.objectViewer"
   member = "serviceAccount:${var.account_email}"
+
+  condition {
+    title      = "${var.prefix} until ${var.access_until}"
+    expression = "${local.data} && ${local.in_time}"
+  }
 }
 
 resource "google_storage_bucket_iam_member" "reader" {
@@ -30,6 +53,11 @@ resource "google_storage_bucket_iam_member" "reader" {
   bucket = var.bucket
   role   = "roles/storage.objectViewer"
   member = "serviceAccount:${each.value}"
+
+  condition {
+    title      = "${var.prefix} and ${var.output_prefix} until ${var.access_until}"
+    expression = "(${local.data} || ${local.models} || ${local.names}) && ${local.in_time}"
+  }
 }
 
 resource "google_storage_bucket_iam_member" "writer" {
@@ -40,7 +68,7 @@ resource "google_storage_bucket_iam_member" "writer" {
   member = "serviceAccount:${each.value}"
 
   condition {
-    title      = "models only"
-    expression = "resource.name.startsWith(\"${local.output_prefix}\")"
+    title      = "${var.output_prefix} until ${var.access_until}"
+    expression = "${local.models} && ${local.in_time}"
   }
 }

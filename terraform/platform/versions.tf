@@ -7,3 +7,8 @@ terraform {
     }
   }
 }
+
+provider "google" {
+  project = var.project
+  region  = var.region
+}

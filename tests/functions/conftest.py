@@ -3,6 +3,7 @@
 import json
 from base64 import b64encode
 from functools import partial
+from typing import Any
 
 import pytest
 from flask import Flask, request
@@ -55,7 +56,9 @@ class Functions:
         app.add_url_rule(
             "/sweep-leases",
             "sweep-leases",
-            lambda: sweep.ring(request, world.sweep.run),
+            lambda: sweep.ring(
+                request, lambda: world.sweep.run(dry_run="dryRun" in request.args).to_wire()
+            ),
             methods=["POST"],
         )
         self._client = app.test_client()
@@ -67,6 +70,11 @@ class Functions:
         headers.setdefault("Content-Type", "application/json")
         answer = self._client.post(f"/{unit}", data=data, headers=headers)
         return answer.status_code
+
+    def ring(self, path: str) -> dict[str, Any]:
+        """As Cloud Scheduler does; the answer's body."""
+        headers = {"Authorization": "Bearer good"}
+        return self._client.post(f"/{path}", headers=headers).get_json()
 
     def get(self, unit: str) -> int:
         return self._client.get(f"/{unit}").status_code

@@ -50,10 +50,24 @@ class Identity:
         return credentials
 
     def session_for(self, audience: str) -> Any:  # noqa: ANN401  google.auth's session is untyped
-        """An HTTP session that sends an ID token for `audience`, renewed as it ages."""
-        credentials = google.auth.compute_engine.IDTokenCredentials(
+        """
+        An HTTP session that sends an ID token for `audience`, renewed as it ages: once for Cloud
+        Run, which takes the signature off the one it checks, and once for the service itself.
+
+        Source: https://cloud.google.com/run/docs/authenticating/service-to-service
+        """
+        credentials = _SentTwice(audience)
+        return google.auth.transport.requests.AuthorizedSession(credentials)
+
+
+class _SentTwice(google.auth.compute_engine.IDTokenCredentials):
+    def __init__(self, audience: str) -> None:
+        super().__init__(  # type: ignore[no-untyped-call]
             google.auth.transport.requests.Request(),
             audience,
             use_metadata_identity_endpoint=True,
         )
-        return google.auth.transport.requests.AuthorizedSession(credentials)
+
+    def apply(self, headers: dict[str, str], token: str | None = None) -> None:
+        super().apply(headers, token)  # type: ignore[no-untyped-call]
+        headers["X-Serverless-Authorization"] = headers["authorization"]
