@@ -5,32 +5,39 @@ moved.
 
 import itertools
 import json
+from base64 import b64encode
 from dataclasses import dataclass, field
 from datetime import timedelta
+
+from indexed_registry import IndexedRegistry
 
 from sublet.accounts import Account
 from sublet.auditing import AuditedRegistry
 from sublet.data_accounts import DataAccounts
 from sublet.datasets import Dataset
+from sublet.delivery import Delivery
 from sublet.dispatch import Dispatch
-from sublet.events import ObjectFinalized, TrainingFinished, TrainingRequested
+from sublet.events import ObjectFinalized, ObjectFound, TrainingFinished, TrainingRequested
 from sublet.handover import Claim, Ending, Heartbeat, TrainedAdapter
 from sublet.jobs import Job, TrainingSettings
 from sublet.leases import DataAccount, Lease, LeaseTerms
 from sublet.lending import Callers, Lending
 from sublet.memory.broker import InProcessBroker
 from sublet.memory.clock import MemoryClock
-from sublet.memory.cloud import MemoryCloud
-from sublet.memory.messages import MemoryPublisher, MemoryRunner
+from sublet.memory.cloud import MemoryCloud, MemoryUploads
+from sublet.memory.messages import MemoryDeadLetters, MemoryPublisher, MemoryRunner
 from sublet.memory.registry import MemoryRegistry
 from sublet.memory.seal import MemorySeal
+from sublet.minting import Minting
 from sublet.models import CATALOGUE, Model, ModelKind, ModelState
 from sublet.names import AccountName, Email, LeaseName, ModelName, ObjectVersion, WatchName
 from sublet.outbox import Outbox
-from sublet.ports import Query, create
+from sublet.ownership import Ownership
+from sublet.ports import LeasedObjects, Query, Registry, TokenSource, create
 from sublet.reclaiming import Reclaiming
 from sublet.registration import Registration
 from sublet.revocation import Revocation
+from sublet.signing import Ed25519Signer
 from sublet.sweep import Sweep, SweepTerms
 from sublet.training_runs import TrainingRuns
 from sublet.verification import Verification, VerificationTerms
@@ -39,6 +46,7 @@ from sublet.watches import TrainingTemplate, Watch
 PROJECT_NUMBER = 42
 ACME = AccountName.of("acme")
 TINY = ModelName.of(CATALOGUE, "tiny-random")
+SIGNING_KEY = b64encode(bytes(range(32))).decode()
 VIEWER, CREATOR = "roles/storage.objectViewer", "roles/storage.objectCreator"
 
 
@@ -89,21 +97,47 @@ class Trainer:
 
 
 class World:
-    def __init__(self, terms: LeaseTerms | None = None) -> None:
-        self.clock = MemoryClock()
+    def __init__(
+        self, terms: LeaseTerms | None = None, sweep_terms: SweepTerms | None = None
+    ) -> None:
+        self.clock = self.make_clock()
         self.terms = terms or LeaseTerms()
-        self.cloud = MemoryCloud(self.clock)
-        self.registry = AuditedRegistry(MemoryRegistry(self.clock), self.clock, principal="unit")
-        self.publisher = MemoryPublisher()
-        self.runner = MemoryRunner()
-        self.outbox = Outbox(self.registry, self.publisher, self.clock)
-        self.data_accounts = DataAccounts(self.registry, self.cloud, self.clock)
+        self.cloud = self.make_cloud()
+        cloud = self.port("cloud", self.cloud)
+        records = self.port("registry", self.make_registry())
+        self.registry = AuditedRegistry(records, self.clock, principal="unit")
+        self.publisher = self.port("publisher", MemoryPublisher())
+        self.runner = self.port("runner", MemoryRunner(self.clock))
+        self.dead_letters = self.port("dead_letters", MemoryDeadLetters())
+        self.outbox = Outbox(self.registry, self.publisher)
+        self.data_accounts = DataAccounts(self.registry, cloud, self.clock)
         seal, numbers = MemorySeal(), itertools.count(1)
         self.reclaiming = Reclaiming(
             registry=self.registry,
             outbox=self.outbox,
             data_accounts=self.data_accounts,
-            probe=self.cloud,
+            probe=cloud,
+            seal=seal,
+            clock=self.clock,
+            terms=self.terms,
+        )
+        self.uploads = self.port("uploads", self.make_uploads())
+        self.signer = Ed25519Signer(SIGNING_KEY)
+        self.delivery = Delivery(
+            registry=self.registry,
+            uploads=self.uploads,
+            signer=self.signer,
+            seal=seal,
+            clock=self.clock,
+            terms=self.terms,
+        )
+        ownership = Ownership(self.registry, cloud)
+        self.minting = Minting(
+            registry=self.registry,
+            data_accounts=self.data_accounts,
+            ownership=ownership,
+            delivery=self.delivery,
+            mint=cloud,
             seal=seal,
             clock=self.clock,
             terms=self.terms,
@@ -112,9 +146,9 @@ class World:
             registry=self.registry,
             data_accounts=self.data_accounts,
             reclaiming=self.reclaiming,
-            inspector=self.cloud,
-            mint=self.cloud,
-            seal=seal,
+            delivery=self.delivery,
+            ownership=ownership,
+            minting=self.minting,
             clock=self.clock,
             terms=self.terms,
             callers=Callers(
@@ -122,18 +156,11 @@ class World:
                 verifiers=frozenset({REGISTRAR}),
                 trainers=frozenset({TRAINER}),
                 revokers=frozenset({REVOKER}),
+                listers=frozenset({REVOKER}),
             ),
             new_lease_id=lambda: f"ls-{next(numbers)}",
         )
-        self.verification = Verification(
-            registry=self.registry,
-            inspector=self.cloud,
-            broker=self.broker(REGISTRAR),
-            open_objects=self.cloud.open_objects,
-            clock=self.clock,
-            verifier=VERIFIER,
-            terms=VerificationTerms(),
-        )
+        self.verification = self.verification_by(REGISTRAR)
         self.registration = Registration(self.registry, self.outbox, self.verification, self.clock)
         self.training_runs = TrainingRuns(self.registry, self.outbox, self.clock)
         self.dispatch = Dispatch(
@@ -144,10 +171,13 @@ class World:
             registry=self.registry,
             outbox=self.outbox,
             revocation=self.revocation,
+            broker=self.broker(REVOKER),
+            verification=self.verification_by(REVOKER),
             runner=self.runner,
+            dead_letters=self.dead_letters,
             clock=self.clock,
             lease_terms=self.terms,
-            terms=SweepTerms(),
+            terms=sweep_terms or SweepTerms(),
         )
         model = Model(
             name=TINY,
@@ -159,9 +189,43 @@ class World:
         )
         self.registry.commit(create(model))
 
+    # --- what a simulation puts between -----------------------------------------------------------
+
+    def port(self, name: str, twin):
+        """What the use cases get for a port; here the twin itself."""
+        return twin
+
+    def make_clock(self):
+        return MemoryClock()
+
+    def make_uploads(self):
+        return MemoryUploads(self.cloud)
+
+    def make_cloud(self) -> MemoryCloud:
+        return MemoryCloud(self.clock)
+
+    def make_registry(self) -> Registry:
+        return IndexedRegistry(MemoryRegistry(self.clock))
+
+    def open_objects(self, tokens: TokenSource) -> LeasedObjects:
+        return self.cloud.open_objects(tokens)
+
+    def verification_by(self, caller: Email) -> Verification:
+        return Verification(
+            registry=self.registry,
+            inspector=self.port("cloud", self.cloud),
+            broker=self.broker(caller),
+            open_objects=self.open_objects,
+            clock=self.clock,
+            verifier=VERIFIER,
+            terms=VerificationTerms(),
+        )
+
     # --- what people do ---------------------------------------------------------------------------
 
-    def make_account(self, name: AccountName = ACME, *, num_data_accounts: int = 2) -> Account:
+    def make_account(
+        self, name: AccountName = ACME, *, num_data_accounts: int = 2, always_on: bool = False
+    ) -> Account:
         account = Account(
             name=name,
             display_name=name.id,
@@ -172,9 +236,13 @@ class World:
             project_numbers=(PROJECT_NUMBER,),
             created_at=self.clock.now(),
         )
-        pool = [DataAccount(email=email, account=name) for email in account.data_accounts]
+        pool = [
+            DataAccount(email=email, account=name, always_on=always_on)
+            for email in account.data_accounts
+        ]
         self.registry.commit(create(account), *map(create, pool))
-        self.cloud.disabled |= set(account.data_accounts)
+        if not always_on:
+            self.cloud.disabled |= set(account.data_accounts)
         return account
 
     def make_bucket(self, bucket: str = "acme-data", account: AccountName = ACME) -> str:
@@ -187,11 +255,16 @@ class World:
         return bucket
 
     def watch(
-        self, bucket: str = "acme-data", prefix: str = "data/", *, trains: bool = True
+        self,
+        bucket: str = "acme-data",
+        prefix: str = "data/",
+        *,
+        trains: bool = True,
+        account: AccountName = ACME,
     ) -> Watch:
         template = TrainingTemplate(base_model=TINY, settings=TrainingSettings())
         watch = Watch(
-            name=WatchName.of(ACME, f"w-{bucket}-{prefix.strip('/').replace('/', '-')}"),
+            name=WatchName.of(account, f"w-{bucket}-{prefix.strip('/').replace('/', '-')}"),
             bucket=bucket,
             prefix=prefix,
             template=template if trains else None,
@@ -223,7 +296,9 @@ class World:
         """Everything that waits, once each, in order."""
         waiting, self.publisher.waiting = self.publisher.waiting, []
         for fact in waiting:
-            if isinstance(fact, TrainingRequested):
+            if isinstance(fact, ObjectFound):
+                self.announce(fact.object, fact.account)
+            elif isinstance(fact, TrainingRequested):
                 self.dispatch.handle(fact)
             elif isinstance(fact, TrainingFinished):
                 self.revocation.handle(fact)

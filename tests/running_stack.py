@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import requests
+from canaries import REWARD_CANARY, ROW_CANARY
 from click.testing import CliRunner
 from google.auth.credentials import AnonymousCredentials
 from google.cloud import run_v2, storage
@@ -47,9 +48,10 @@ def rows(count: int = 20, text: str = "answer") -> bytes:
     lines = (
         {
             "messages": [
-                {"role": "user", "content": f"question {number}"},
+                {"role": "user", "content": f"question {number} {ROW_CANARY}"},
                 {"role": "assistant", "content": f"{text} {number}"},
-            ]
+            ],
+            "reward": REWARD_CANARY,
         }
         for number in range(count)
     )
@@ -99,13 +101,14 @@ class RunningStack:
 
     # --- people -----------------------------------------------------------------------------------
 
-    def tenant(self, *, watch: dict[str, Any] | None = WATCH) -> "Tenant":
+    def tenant(self, *flags: str, watch: dict[str, Any] | None = WATCH) -> "Tenant":
         """
         An account of its own for each test, so that no test waits for another's tokens to die.
+        `flags` are those of `sublet local create-account`.
         """
         name = f"tenant-{next(self._names)}"
         data_dir = ("--data-dir", self.directory, "-o", "json")
-        made = json.loads(self.sublet("local", "create-account", name, *data_dir))
+        made = json.loads(self.sublet("local", "create-account", name, *flags, *data_dir))
         bucket = f"bucket-of-{name}"
         self.sublet("local", "create-bucket", bucket, "--account-id", name, *data_dir)
         tenant = Tenant(self, name, made["apiKey"], bucket)

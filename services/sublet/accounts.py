@@ -3,6 +3,7 @@ Accounts: who owns datasets, jobs and models; their users, each with a role; and
 for them.
 """
 
+import hmac
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from sublet.names import AccountName, Email, ResourceName
 
 OWNER: Final = "owner"
 """The user that an account is made with."""
+CHALLENGE_LABEL: Final = "sublet-challenge"
+_CHALLENGE_DIGITS: Final = 40
+"""A label holds 63 characters."""
 _KEY_ID_DIGITS: Final = 16
 
 
@@ -33,6 +37,20 @@ class Account:
     data_accounts: tuple[Email, ...]
     project_numbers: tuple[int, ...]
     created_at: datetime
+    challenge_nonce: str = ""
+    """Set for an account that has to show, bucket by bucket, that it may change the bucket."""
+
+    def challenge_for(self, bucket: str) -> str:
+        """
+        What the bucket's label CHALLENGE_LABEL must say, if the account is challenged; else "".
+
+        Nothing secret: that it stands on the bucket is the proof, since only an owner can put it
+        there, and it is of use to this account alone.
+        """
+        if not self.challenge_nonce:
+            return ""
+        key, message = self.challenge_nonce.encode(), f"{self.name}\n{bucket}".encode()
+        return hmac.new(key, message, sha256).hexdigest()[:_CHALLENGE_DIGITS]
 
     @property
     def key(self) -> str:
@@ -131,7 +149,8 @@ class ApiKey:
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     used_at: datetime | None = None
-    """To the hour: a record is not written for every request."""
+    refused_at: datetime | None = None
+    """When it was last tried in vain. Both to the hour: not every request is worth a write."""
 
     @property
     def key(self) -> str:

@@ -58,6 +58,9 @@ class AuditedRegistry:
     def find(self, kind: type[R], query: Query) -> list[Stored[R]]:
         return self._inner.find(kind, query)
 
+    def count(self, kind: type[R], query: Query) -> int:
+        return self._inner.count(kind, query)
+
     def outbox(self, *, committed_before: datetime, limit: int = 1000) -> list[OutboxEntry]:
         return self._inner.outbox(committed_before=committed_before, limit=limit)
 
@@ -122,6 +125,8 @@ class AuditedRegistry:
         if describe is None:
             return []
         stored = self._inner.get(type(write.record), write.record.key) if write.expects else None
+        if write.expects and stored is None:
+            return []  # somebody has deleted it: the commit will not find it either
         before = stored.record if stored else None
         after = None if write.deletes else write.record
         account, action = describe(before, after)
@@ -186,6 +191,15 @@ def _api_key(before: ApiKey | None, after: ApiKey | None) -> Described:
         method, message = "CreateApiKey", f"valid {until}"
     elif after is None or (after.revoked_at and not before.revoked_at):
         method, message = "DeleteApiKey", "revoked"
+    elif after.refused_at != before.refused_at:
+        why = "revoked" if after.revoked_at else "expired"
+        refused = Action(
+            method="UseApiKey",
+            resource=resource,
+            message=f"refused in this hour: it is {why}",
+            code="UNAUTHENTICATED",
+        )
+        return record.account, refused
     else:
         method, message = "UseApiKey", "used in this hour"
     return record.account, Action(method=method, resource=resource, message=message)
@@ -214,6 +228,10 @@ def _lease(before: Lease | None, after: Lease | None) -> Described:
         action = Action(method="ProbeToken", resource=record.name, message=message)
     elif after.epoch > before.epoch:
         action = _lease_moved(after)
+    elif before.owes_receipt and not after.owes_receipt:
+        place = after.receipt_object
+        what = f"in the owner's bucket as {place}" if place else "nowhere: its place is no more"
+        action = Action(method="DeliverReceipt", resource=record.name, message=what)
     return record.name.account, action
 
 

@@ -1,11 +1,13 @@
 """What a bucket says of itself: its identity, and its IAM policy as read, immutable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Final
 
 from sublet.names import AccountName
+from sublet.statements import canonical_json
 
 POLICY_VERSION: Final = 3
 """Read at version 1, a policy hides its conditions, and conditional grants look unconditional."""
@@ -32,6 +34,25 @@ class Policy:
     etag: str
     bindings: tuple[Binding, ...]
 
+    @property
+    def sha256(self) -> str:
+        """Of what it grants, whatever its etag and the order of its bindings."""
+        grants = sorted(
+            (b.role, *sorted(b.members), b.condition.expression if b.condition else "")
+            for b in self.bindings
+        )
+        return sha256(canonical_json(grants)).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderPolicy:
+    """
+    The policy of a managed folder, which adds to the bucket's for every name that begins with it.
+    """
+
+    folder: str
+    policy: Policy
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BucketMetadata:
@@ -42,6 +63,7 @@ class BucketMetadata:
     uniform_access: bool
     public_access_prevention: str
     versioning: bool
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> "BucketIdentity":
@@ -64,10 +86,10 @@ class BucketIdentity:
 
     def difference(self, now: "BucketIdentity") -> str | None:
         """Say what changed, in words, or None."""
-        for field in ("bucket", "project_number", "created_at", "location"):
-            was, got = getattr(self, field), getattr(now, field)
+        for part in ("bucket", "project_number", "created_at", "location"):
+            was, got = getattr(self, part), getattr(now, part)
             if was != got:
-                return f"{field} was {was}, is {got}"
+                return f"{part} was {was}, is {got}"
         return None
 
 
@@ -75,11 +97,13 @@ class BucketIdentity:
 class PinnedBucket:
     """
     The identity of a bucket when an account first used it; one record for each account and bucket.
+    `prefixes` are the folders, and single objects, that the account has proved to be its own.
     """
 
     account: AccountName
     identity: BucketIdentity
     pinned_at: datetime
+    prefixes: tuple[str, ...] = ()
 
     @staticmethod
     def key_of(account: AccountName, bucket: str) -> str:
@@ -90,7 +114,23 @@ class PinnedBucket:
         return self.key_of(self.account, self.identity.bucket)
 
     def index(self) -> Mapping[str, str]:
-        return {"account": self.account}
+        return {
+            "account": self.account,
+            "bucket": self.identity.bucket,
+            "created_at": self.pinned_at.isoformat(),
+        }
+
+    def covers(self, object_name: str) -> bool:
+        return any(object_name.startswith(prefix) for prefix in self.prefixes)
+
+    def with_prefix(self, prefix: str) -> "PinnedBucket":
+        if self.covers(prefix):
+            return self
+        return replace(self, prefixes=(*self.prefixes, prefix))
+
+    def without_what_covers(self, object_name: str) -> "PinnedBucket":
+        kept = tuple(prefix for prefix in self.prefixes if not object_name.startswith(prefix))
+        return replace(self, prefixes=kept)
 
 
 @dataclass(frozen=True, slots=True)

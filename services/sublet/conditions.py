@@ -8,7 +8,7 @@ Source: https://cloud.google.com/iam/docs/conditions-attribute-reference
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -51,6 +51,12 @@ def evaluate(expression: str, request: Request) -> Truth:
     """
     node = _parsed(expression)
     return Truth.UNKNOWN if node is None else _truth(node.value(request))
+
+
+def any_of(expressions: Iterable[str]) -> str:
+    """One expression that holds whenever any of the readable ones does; "false" if none is."""
+    readable = [f"({text})" for text in expressions if _parsed(text) is not None]
+    return " || ".join(readable) or "false"
 
 
 def evaluate_throughout(

@@ -4,10 +4,16 @@ the cloud is made to agree with the record, and the record is looked at again af
 that starts while another ends cannot leave the account in the wrong state.
 """
 
-from sublet.errors import NotFound
-from sublet.leases import DataAccount, choose_data_account
-from sublet.names import AccountName, Email
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final
+
+from sublet.errors import LostRace, NotFound, TryAgain
+from sublet.leases import DataAccount, Lease, LeaseState, choose_data_account
+from sublet.names import AccountName, Email, LeaseName
 from sublet.ports import Clock, DataAccountSwitch, Query, Registry, Stored
+
+_FRESH: Final = timedelta(seconds=5)
 
 
 class DataAccounts:
@@ -27,25 +33,75 @@ class DataAccounts:
         The data account that a new lease should use.
 
         Raises:
-            TryAgain: every one is dark with tokens that lighting it would revive.
+            TryAgain: every one is dark with tokens that lighting it would revive, or has a lease
+                whose end could not be proved, and waits for a person.
             FailedPrecondition: the account has none.
+        """
+        pool = self._without_failures(
+            account,
+            self._registry.find(DataAccount, Query(where={"account": account}, order_by="account")),
+        )
+        chosen = choose_data_account((stored.record for stored in pool), self._clock.now())
+        return next(stored for stored in pool if stored.record == chosen)
+
+    def _without_failures(
+        self, account: AccountName, pool: list[Stored[DataAccount]]
+    ) -> list[Stored[DataAccount]]:
+        """No new lease takes an account with a token that refuses to die."""
+        failed = {
+            stored.record.data_account: stored.record.name
+            for stored in self._registry.find(
+                Lease, Query(where={"account": account, "state": LeaseState.FAILED})
+            )
+        }
+        usable = [stored for stored in pool if stored.record.email not in failed]
+        if pool and not usable:
+            raise TryAgain(
+                f"every data account has a lease whose end could not be proved: "
+                f"{', '.join(sorted(failed.values()))}; an operator must look at them"
+            )
+        return usable
+
+    def unsettled(self, account: AccountName) -> list[Email]:
+        """
+        Those that the cloud shows lit or dark other than their record says, and those whose record
+        names a lease that there is no record of.
         """
         pool = self._registry.find(
             DataAccount, Query(where={"account": account}, order_by="account")
         )
-        chosen = choose_data_account((stored.record for stored in pool), self._clock.now())
-        return next(stored for stored in pool if stored.record == chosen)
+        return [
+            stored.record.email
+            for stored in pool
+            if self._gone(stored.record)
+            or self._switch.is_enabled(stored.record.email) != stored.record.is_lit
+        ]
 
     def settle(self, email: Email) -> DataAccount:
         """
         Light or darken the account as its record says, until the record has not changed meanwhile.
 
         Whoever applied last has also looked last; only a crash between the two leaves a difference,
-        and the sweep settles every account.
+        and the sweep settles every account. A holder without a record, which somebody deleted or a
+        restored backup lost, keeps nothing lit.
         """
         while True:
+            asked_at = self._clock.now()
             before = self.get(email)
-            self._switch.set_enabled(email, enabled=bool(before.record.holders))
+            kept = before.record.without(self._gone(before.record), now=self._clock.now())
+            if kept != before.record:
+                self._keep(before, kept)
+                continue
+            if before.record.is_lit and self._clock.now() - asked_at > _FRESH:
+                continue  # we stood still: that lease may be over, and its last token not yet dead
+            self._switch.set_enabled(email, enabled=before.record.is_lit)
             after = self.get(email)
             if after.version == before.version:
                 return after.record
+
+    def _gone(self, account: DataAccount) -> set[LeaseName]:
+        return {name for name in account.holders if self._registry.get(Lease, name) is None}
+
+    def _keep(self, stored: Stored[DataAccount], account: DataAccount) -> None:
+        with suppress(LostRace):  # somebody else changed it: the caller looks again
+            self._registry.commit(stored.replaced_by(account))

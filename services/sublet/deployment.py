@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING
 from sublet.auditing import AuditedRegistry
 from sublet.clock import clock_of
 from sublet.data_accounts import DataAccounts
+from sublet.delivery import Delivery
 from sublet.dispatch import Dispatch
 from sublet.gcp.broker_client import HttpLeaseBroker
 from sublet.gcp.endpoints import Endpoints
-from sublet.gcp.id_tokens import IdTokenVerifier
+from sublet.gcp.id_tokens import CloudRunIdTokens, IdTokenVerifier
 from sublet.gcp.identity import Identity
 from sublet.leases import LeaseTerms
 from sublet.lending import Callers, Lending
+from sublet.minting import Minting
 from sublet.names import Email
 from sublet.outbox import Outbox
-from sublet.ports import BucketInspector, Clock, LeaseBroker, Publisher, Registry, Runner
+from sublet.ownership import Ownership
+from sublet.ports import BucketInspector, Clock, LeaseBroker, Publisher, Registry, Runner, Signer
 from sublet.reclaiming import Reclaiming
 from sublet.registration import Registration
 from sublet.revocation import Revocation
@@ -90,14 +93,25 @@ class Deployment:
 
     @cached_property
     def sweep(self) -> Sweep:
+        from sublet.gcp.dead_letters import PubSubDeadLetters
+
+        defaults = SweepTerms()
         return Sweep(
             registry=self.registry,
             outbox=self.outbox,
             revocation=self.revocation,
+            broker=self.broker,
+            verification=self.verification,
             runner=self.runner,
+            dead_letters=PubSubDeadLetters(
+                self._required("SUBLET_DEAD_LETTERS"), self.identity, self.endpoints
+            ),
             clock=self.clock,
             lease_terms=self.lease_terms,
-            terms=SweepTerms(),
+            terms=replace(
+                defaults,
+                silent_trainer=self._seconds("SUBLET_SILENT_TRAINER_S", defaults.silent_trainer),
+            ),
         )
 
     @cached_property
@@ -105,6 +119,7 @@ class Deployment:
         """
         The broker's own: nothing else can make one, since nothing else has the key and the rights.
         """
+        from sublet.gcp.one_upload import GcsOneUpload
         from sublet.gcp.seal import AesSeal
         from sublet.gcp.token_mint import IamDataAccountSwitch, IamTokenMint
         from sublet.gcp.token_probe import GcsTokenProbe
@@ -121,17 +136,52 @@ class Deployment:
             clock=self.clock,
             terms=self.lease_terms,
         )
-        return Lending(
+        delivery = Delivery(
+            registry=self.registry,
+            uploads=GcsOneUpload(self.endpoints),
+            signer=self._signer,
+            seal=seal,
+            clock=self.clock,
+            terms=self.lease_terms,
+        )
+        ownership = Ownership(self.registry, self.inspector)
+        minting = Minting(
             registry=self.registry,
             data_accounts=data_accounts,
-            reclaiming=reclaiming,
-            inspector=self.inspector,
+            ownership=ownership,
+            delivery=delivery,
             mint=IamTokenMint(self.identity, self.endpoints),
             seal=seal,
             clock=self.clock,
             terms=self.lease_terms,
+        )
+        return Lending(
+            registry=self.registry,
+            data_accounts=data_accounts,
+            reclaiming=reclaiming,
+            delivery=delivery,
+            ownership=ownership,
+            minting=minting,
+            clock=self.clock,
+            terms=self.lease_terms,
             callers=self._callers(),
             new_lease_id=lambda: f"ls-{secrets.token_hex(10)}",
+        )
+
+    @property
+    def _signer(self) -> Signer:
+        """The deployment's key: a version in Cloud KMS, or on a laptop the key itself."""
+        kind, _, key = self._required("SUBLET_RECEIPT_KEY").partition(":")
+        if kind == "kms":
+            from sublet.gcp.kms import KmsSigner
+
+            return KmsSigner(key, self.identity, self.endpoints)
+        if kind == "ed25519":
+            from sublet.signing import Ed25519Signer
+
+            return Ed25519Signer(key)
+        raise Misconfigured(
+            f"SUBLET_RECEIPT_KEY is {kind}:...; expected kms:KEY_VERSION or ed25519:BASE64"
         )
 
     # --- edges ------------------------------------------------------------------------------------
@@ -144,7 +194,7 @@ class Deployment:
             unit=unit,
             registry=self.registry,
             clock=self.clock,
-            verifier=self.id_tokens,
+            verifier=self._delivery_tokens,
             audience=self.self_url,
             senders=self._emails("SUBLET_SENDERS"),
         )
@@ -169,6 +219,13 @@ class Deployment:
         return IdTokenVerifier(self.endpoints.certificates, self.clock)
 
     @property
+    def _delivery_tokens(self) -> CloudRunIdTokens | IdTokenVerifier:
+        """Pub/Sub, Eventarc and Scheduler have one header for a token, and Cloud Run unsigns it."""
+        if self._environment.get("SUBLET_INVOKERS_CHECKED_BY") == "cloud-run":
+            return CloudRunIdTokens(self.id_tokens)
+        return self.id_tokens
+
+    @property
     def self_url(self) -> str:
         """The unit's own URL: the audience that tokens meant for it name."""
         return self._required("SUBLET_SELF_URL")
@@ -186,11 +243,18 @@ class Deployment:
         kind, _, place = self._required("SUBLET_REGISTRY").partition(":")
         if kind == "sqlite":
             return SqliteRegistry(Path(place), self.clock)
-        raise Misconfigured(f"SUBLET_REGISTRY is {kind}:...; expected sqlite:PATH")
+        if kind == "firestore":
+            from sublet.gcp.firestore_registry import FirestoreRegistry
+
+            return FirestoreRegistry(place, self.clock, self.identity, self.endpoints)
+        raise Misconfigured(
+            f"SUBLET_REGISTRY is {kind}:...; expected sqlite:PATH or "
+            "firestore:projects/PROJECT/databases/DATABASE"
+        )
 
     @cached_property
     def outbox(self) -> Outbox:
-        return Outbox(self.registry, self._publisher, self.clock)
+        return Outbox(self.registry, self._publisher)
 
     @cached_property
     def broker(self) -> LeaseBroker:
@@ -209,7 +273,7 @@ class Deployment:
         """
         from sublet.gcp.bucket_inspector import GcsBucketInspector
 
-        return GcsBucketInspector(self.identity.acting_as(self.verifier))
+        return GcsBucketInspector(self.identity.acting_as(self.verifier), self.endpoints)
 
     @cached_property
     def _publisher(self) -> Publisher:
@@ -237,6 +301,8 @@ class Deployment:
                 "SUBLET_HOLDER_IS_LOST_AFTER_S", defaults.holder_is_lost_after
             ),
             clock_skew=self._seconds("SUBLET_CLOCK_SKEW_S", defaults.clock_skew),
+            sweep_every=self._seconds("SUBLET_SWEEP_EVERY_S", defaults.sweep_every),
+            trainer_image=self._environment.get("SUBLET_TRAINER_IMAGE", ""),
         )
 
     def _callers(self) -> Callers:
@@ -245,6 +311,7 @@ class Deployment:
             verifiers=self._emails("SUBLET_VERIFIERS"),
             trainers=self._emails("SUBLET_TRAINERS"),
             revokers=self._emails("SUBLET_REVOKERS"),
+            listers=self._emails("SUBLET_LISTERS"),
         )
 
     def _emails(self, variable: str) -> frozenset[Email]:

@@ -16,6 +16,8 @@ holds a token, a row's text or a reward. Domain code raises; edges translate.
     +-- TryAgain             503  a passing fault: the broker redelivers, a client repeats
 """
 
+import math
+from datetime import timedelta
 from typing import ClassVar
 
 
@@ -126,3 +128,13 @@ class TryAgain(SubletError):
     reason = "UNAVAILABLE"
     code = 14
     retry = True
+
+    def __init__(self, message: str, *, after: timedelta = timedelta(seconds=1)) -> None:
+        super().__init__(message)
+        self.after = after
+        """When asking again may help, where that is known; most of what passes takes a second."""
+
+    @property
+    def after_s(self) -> int:
+        """Whole seconds, never too early."""
+        return max(1, math.ceil(self.after.total_seconds()))

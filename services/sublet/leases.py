@@ -9,7 +9,7 @@ by renewing and lost by doing nothing. Only a refused probe (or no token ever mi
 REVOKED.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -20,6 +20,8 @@ from sublet.errors import Conflict, FailedPrecondition, TryAgain
 from sublet.names import AccountName, Email, JobName, LeaseName, ObjectVersion, OutputPrefix
 
 TOKENS_KEPT: Final = 8
+LONGEST_TOKEN: Final = timedelta(hours=1)
+"""Google's limit, unless an organisation's policy lifts it."""
 
 
 class LeaseState(StrEnum):
@@ -31,6 +33,8 @@ class LeaseState(StrEnum):
 
 
 LIVING: Final = frozenset({LeaseState.PENDING, LeaseState.ACTIVE})
+UNPROVED: Final = frozenset({LeaseState.REVOKING, LeaseState.FAILED})
+"""Over, and not yet seen to be: a FAILED one calls for a person, and is tried ever more rarely."""
 
 
 class Purpose(StrEnum):
@@ -41,7 +45,10 @@ class Purpose(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseTerms:
-    """Every duration that bounds access; the worst case of each crash is a sum of these."""
+    """
+    Every duration that bounds access, of which the worst case of each crash is a sum; and who
+    training leases are for.
+    """
 
     token_ttl: timedelta = timedelta(minutes=5)
     verification_token_ttl: timedelta = timedelta(minutes=1)
@@ -50,8 +57,11 @@ class LeaseTerms:
     heartbeat_every: timedelta = timedelta(seconds=10)
     holder_is_lost_after: timedelta = timedelta(minutes=1)
     clock_skew: timedelta = timedelta(seconds=10)
+    sweep_every: timedelta = timedelta(minutes=1)
     max_probes: int = 6
     first_probe_pause: timedelta = timedelta(seconds=10)
+    trainer_image: str = ""
+    """By digest, where the deployment names it so; printed in receipts, decides nothing."""
 
     def ttl_of(self, purpose: Purpose) -> timedelta:
         return self.token_ttl if purpose is Purpose.TRAINING else self.verification_token_ttl
@@ -97,6 +107,9 @@ class Lease:
     `epoch` fences: every claim and every end raises it, and a renewal must name the current one.
     `dies_at` is the end of the longest-lived token ever minted under the lease, written before the
     minting. `sealed_token` is the newest token, readable by the broker alone, for the probe.
+
+    `sealed_upload` is where the receipt will be put, opened while the lease lived: it can write
+    that one new object, `receipt_object`, and nothing else.
     """
 
     name: LeaseName
@@ -116,6 +129,7 @@ class Lease:
     bytes_read: int = 0
     bytes_read_before: int = 0
     checkpoint: str = ""
+    image: str = ""
     created_at: datetime
     expires_at: datetime
     claimed_at: datetime | None = None
@@ -125,18 +139,28 @@ class Lease:
     ended_at: datetime | None = None
     num_probes: int = 0
     last_probe: Probe | None = None
+    sealed_upload: str = ""
+    receipt_object: str = ""
 
     @property
     def key(self) -> str:
         return self.name
 
     def index(self) -> Mapping[str, str]:
+        """`attention` orders by time, but puts whatever calls for a person after all else."""
+        failed = self.state is LeaseState.FAILED
         return {
             "account": self.name.account,
             "state": self.state,
             "job": self.job or "",
+            "owes_receipt": str(self.owes_receipt),
+            "attention": f"{failed:d} {self.created_at.isoformat()}",
             "created_at": self.created_at.isoformat(),
         }
+
+    @property
+    def owes_receipt(self) -> bool:
+        return self.state is LeaseState.REVOKED and self.sealed_upload != ""
 
     @property
     def is_living(self) -> bool:
@@ -189,7 +213,17 @@ class Lease:
         return replace(self, dies_at=latest, num_tokens=self.num_tokens + 1)
 
     def minted(self, token: MintedToken, *, sealed: str) -> Self:
-        return replace(self, tokens=(*self.tokens, token)[-TOKENS_KEPT:], sealed_token=sealed)
+        """
+        Nobody has the token before this is committed, so a late one can still raise the end. The
+        one that is kept to be tried is the one that lives longest, in whatever order they come.
+        """
+        tokens = sorted((*self.tokens, token), key=lambda minted: minted.dies_at)
+        return replace(
+            self,
+            tokens=tuple(tokens[-TOKENS_KEPT:]),
+            sealed_token=sealed if tokens[-1] is token else self.sealed_token,
+            dies_at=max(filter(None, (self.dies_at, token.dies_at))),
+        )
 
     def revoking(self, *, now: datetime, because: str) -> Self:
         """Stop minting, for good. Doing it twice changes nothing."""
@@ -206,7 +240,7 @@ class Lease:
     def probed(self, probe: Probe, *, counts: bool, max_probes: int) -> Self:
         """
         Record a try of the last token: refused ends the lease, `max_probes` failed ones call a
-        person.
+        person. A lease that FAILED stays so until a try is refused.
 
         Args:
             counts: False where the token is known to be alive still, because another lease keeps
@@ -258,13 +292,15 @@ class DataAccount:
 
     Disabling it refuses its living tokens; enabling it would revive those of ended leases. So it
     may be enabled again only after `tokens_die_at`, by when every token of an ended lease has died
-    of age.
+    of age. One that is `always_on` is never disabled: a lease starts at once, and the age of its
+    tokens is what bounds it.
     """
 
     email: Email
     account: AccountName
     holders: tuple[LeaseName, ...] = ()
     tokens_die_at: datetime | None = None
+    always_on: bool = False
 
     @staticmethod
     def key_of(email: Email) -> str:
@@ -285,11 +321,26 @@ class DataAccount:
         remaining = tuple(holder for holder in self.holders if holder != lease.name)
         return replace(self, holders=remaining, tokens_die_at=max(ends, default=None))
 
+    def without(self, gone: Collection[LeaseName], *, now: datetime) -> Self:
+        """
+        Without holders that there is no record of. When their tokens die is lost with them, so the
+        longest life that Google gives any token is assumed.
+        """
+        if not gone:
+            return self
+        ends = filter(None, (self.tokens_die_at, now + LONGEST_TOKEN))
+        remaining = tuple(holder for holder in self.holders if holder not in gone)
+        return replace(self, holders=remaining, tokens_die_at=max(ends))
+
+    @property
+    def is_lit(self) -> bool:
+        return self.always_on or bool(self.holders)
+
     def is_safe_to_enable(self, now: datetime) -> bool:
         """
         True if enabling it revives nothing; one that is enabled already has nothing to revive.
         """
-        return bool(self.holders) or self.tokens_die_at is None or self.tokens_die_at <= now
+        return self.is_lit or self.tokens_die_at is None or self.tokens_die_at <= now
 
 
 def choose_data_account(pool: Iterable[DataAccount], now: datetime) -> DataAccount:
@@ -313,5 +364,6 @@ def choose_data_account(pool: Iterable[DataAccount], now: datetime) -> DataAccou
     earliest = min(account.tokens_die_at for account in pool if account.tokens_die_at)
     raise TryAgain(
         f"every data account has tokens of ended leases until {earliest:%H:%M:%SZ}; "
-        "enabling one now would revive them"
+        "enabling one now would revive them",
+        after=earliest - now,
     )

@@ -1,19 +1,18 @@
 """
-Lending: the one place that mints. A lease is in the registry before anything is minted for it; a
-token's latest end is recorded before the token exists; the bucket must still be the one that was
-verified. Keeping access needs a living holder that renews it; losing it needs nothing.
+Lending: who gets a lease, who may hold it, and how it ends. A lease is in the registry before
+anything is minted for it, and the bucket must still be the one that was verified. Keeping access
+needs a living holder that renews it; losing it needs nothing.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from hashlib import sha256
 
-from sublet.buckets import BucketIdentity, NotVisible
+from sublet.buckets import BucketIdentity
 from sublet.data_accounts import DataAccounts
 from sublet.datasets import Dataset, DatasetState, Status
-from sublet.errors import AccessDenied, Conflict, FailedPrecondition, LostRace, NotFound
+from sublet.delivery import Delivery
+from sublet.errors import AccessDenied, FailedPrecondition, LostRace, NotFound
 from sublet.handover import (
-    AccessToken,
     Assignment,
     Claim,
     Ending,
@@ -22,15 +21,14 @@ from sublet.handover import (
     TrainingOrder,
 )
 from sublet.jobs import Job, JobState
-from sublet.leases import Holder, Lease, LeaseTerms, MintedToken, Purpose
+from sublet.leases import Holder, Lease, LeaseTerms, Purpose
+from sublet.minting import Minting
 from sublet.names import AccountName, Email, JobName, LeaseName, ObjectVersion
+from sublet.ownership import Ownership
 from sublet.ports import (
-    BucketInspector,
     Clock,
     Registry,
-    Seal,
     Stored,
-    TokenMint,
     Write,
     create,
 )
@@ -41,13 +39,15 @@ from sublet.training_runs import Outcome
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callers:
     """
-    Which identity may ask for what. A trainer may claim; it can open nothing and revoke nothing.
+    Which identity may ask for what. A trainer may claim; it can open nothing and revoke nothing. A
+    lister may hold leases of folders, whose tokens show names and read no object.
     """
 
     dispatchers: frozenset[Email]
     verifiers: frozenset[Email]
     trainers: frozenset[Email]
     revokers: frozenset[Email]
+    listers: frozenset[Email] = frozenset()
 
     def check(self, caller: Email, allowed: frozenset[Email], what: str) -> None:
         if caller not in allowed:
@@ -63,9 +63,9 @@ class Lending:
         registry: Registry,
         data_accounts: DataAccounts,
         reclaiming: Reclaiming,
-        inspector: BucketInspector,
-        mint: TokenMint,
-        seal: Seal,
+        delivery: Delivery,
+        ownership: Ownership,
+        minting: Minting,
         clock: Clock,
         terms: LeaseTerms,
         callers: Callers,
@@ -74,9 +74,9 @@ class Lending:
         self._registry = registry
         self._data_accounts = data_accounts
         self._reclaiming = reclaiming
-        self._inspector = inspector
-        self._mint = mint
-        self._seal = seal
+        self._delivery = delivery
+        self._ownership = ownership
+        self._minting = minting
         self._clock = clock
         self._terms = terms
         self._callers = callers
@@ -113,7 +113,7 @@ class Lending:
         """
         A lease to read one object version and write nothing, for the time that checking takes.
         """
-        self._callers.check(caller, self._callers.verifiers, "open a lease for verification")
+        self._callers.check(caller, self._verifiers_of(reads), "open a lease for verification")
         while True:
             now = self._clock.now()
             lease = Lease(
@@ -136,7 +136,7 @@ class Lending:
         """
         Commit the lease, its hold on the account and its place in the job, then light the account.
         """
-        self._check_identity(lease)
+        self._ownership.check_same_bucket(lease.name.account, lease.bucket_identity)
         account = self._data_accounts.get(lease.data_account)
         if not account.record.is_safe_to_enable(self._clock.now()):
             raise LostRace(f"{lease.data_account} went dark meanwhile")
@@ -163,6 +163,7 @@ class Lending:
             bucket_identity=dataset.bucket_identity,
             data_account=self._data_accounts.choose(job.name.account).record.email,
             checkpoint=job.resume_from,
+            image=self._terms.trainer_image,
             created_at=now,
             expires_at=now + self._terms.training_limit,
         )
@@ -204,7 +205,7 @@ class Lending:
                 reads=lease.reads,
                 expires_at=lease.expires_at,
                 heartbeat_every_s=self._terms.heartbeat_every.total_seconds(),
-                token=self._mint_for(name, lease.epoch),
+                token=self._minting.mint_for(name, lease.epoch),
                 training=self._training_order(job.record, lease) if job else None,
             )
 
@@ -226,7 +227,7 @@ class Lending:
                 self._registry.commit(*writes)
             except LostRace:
                 continue
-            token = self._mint_for(name, lease.epoch) if heartbeat.wants_token else None
+            token = self._minting.mint_for(name, lease.epoch) if heartbeat.wants_token else None
             return Renewal(expires_at=lease.expires_at, token=token)
 
     def finish(self, caller: Email, name: LeaseName, ending: Ending) -> Lease:
@@ -240,15 +241,28 @@ class Lending:
         if not stored.record.is_living and stored.record.epoch == ending.epoch + 1:
             return stored.record
         self._record_last_heartbeat(name, ending)
-        outcome = Outcome(
+        outcome = self._outcome(stored.record, ending)
+        return self._reclaiming.stop_minting(name, because="its holder finished", outcome=outcome)
+
+    def _outcome(self, lease: Lease, ending: Ending) -> Outcome:
+        """As the holder says, unless what it wrote to is no longer the bucket that was verified."""
+        if change := self._ownership.is_replaced(lease.bucket_identity):
+            status = Status(
+                code="FAILED_PRECONDITION",
+                message=f"gs://{lease.reads.bucket} was replaced while the job ran: {change}",
+            )
+            return Outcome(state=JobState.FAILED, status=status)
+        return Outcome(
             state=JobState.COMPLETED if ending.is_success else JobState.FAILED,
             status=Status(code=ending.code, message=ending.message),
             adapter=ending.adapter if ending.is_success else None,
         )
-        return self._reclaiming.stop_minting(name, because="its holder finished", outcome=outcome)
 
     def revoke(self, caller: Email, name: LeaseName, *, because: str) -> Lease:
-        """End the lease whatever its holder does, and try once to prove the end."""
+        """
+        End the lease whatever its holder does, try once to prove the end, and hand over the receipt
+        where it is proved.
+        """
         purpose = self._reclaiming.get(name).record.purpose
         verifiers = self._callers.verifiers if purpose is Purpose.VERIFICATION else frozenset()
         self._callers.check(caller, self._callers.revokers | verifiers, "revoke this lease")
@@ -256,64 +270,19 @@ class Lending:
             state=JobState.FAILED, status=Status(code="ABORTED", message=f"access ended: {because}")
         )
         self._reclaiming.stop_minting(name, because=because, outcome=failed)
-        return self._reclaiming.prove_end(name)
+        lease = self._reclaiming.prove_end(name)
+        self._delivery.deliver(name)
+        return lease
 
-    # --- minting ----------------------------------------------------------------------------------
+    # --- lit and dark -----------------------------------------------------------------------------
 
-    def _mint_for(self, name: LeaseName, epoch: int) -> AccessToken:
-        """
-        Mint one token for the holder at `epoch`.
+    def unsettled(self, caller: Email, account: AccountName) -> list[Email]:
+        self._callers.check(caller, self._callers.revokers, "look at data accounts")
+        return self._data_accounts.unsettled(account)
 
-        The latest end is committed first, so no crash can hide a living token; the lease is read
-        again after, so that a token minted while the lease was ended reaches nobody (its end is
-        covered).
-        """
-        lease = self._about_to_mint(name, epoch)
-        ttl = min(self._terms.ttl_of(lease.purpose), lease.expires_at - self._clock.now())
-        token = self._mint.mint(lease.data_account, reads=lease.reads, writes=lease.writes, ttl=ttl)
-        record = MintedToken(
-            sha256=sha256(token.secret.encode()).hexdigest(),
-            minted_at=self._clock.now(),
-            dies_at=token.expires_at,
-        )
-        sealed = self._seal.seal(token.secret)
-        while True:
-            stored = self._reclaiming.get(name)
-            minted = stored.record.minted(record, sealed=sealed)
-            try:
-                self._registry.commit(stored.replaced_by(minted))
-            except LostRace:
-                continue
-            if minted.epoch != epoch:
-                raise Conflict(f"{name} was ended or taken over while a token was minted")
-            return token
-
-    def _about_to_mint(self, name: LeaseName, epoch: int) -> Lease:
-        while True:
-            stored = self._reclaiming.get(name)
-            now = self._clock.now()
-            if stored.record.epoch != epoch:
-                raise Conflict(f"{name} is at epoch {stored.record.epoch}; got {epoch}")
-            self._check_identity(stored.record)
-            latest_end = now + self._terms.ttl_of(stored.record.purpose) + self._terms.clock_skew
-            lease = stored.record.about_to_mint(dies_at=latest_end)
-            try:
-                self._registry.commit(stored.replaced_by(lease))
-            except LostRace:
-                continue
-            return lease
-
-    def _check_identity(self, lease: Lease) -> None:
-        """The bucket must be the one that was verified, not a later one of the same name."""
-        metadata = self._inspector.metadata(lease.reads.bucket)
-        if isinstance(metadata, NotVisible):
-            raise AccessDenied(
-                f"gs://{lease.reads.bucket} can no longer be seen: {metadata.reason}"
-            )
-        if change := lease.bucket_identity.difference(metadata.identity):
-            raise AccessDenied(
-                f"gs://{lease.reads.bucket} is not the bucket that was verified: {change}"
-            )
+    def settle(self, caller: Email, data_account: Email) -> None:
+        self._callers.check(caller, self._callers.revokers, "settle a data account")
+        self._data_accounts.settle(data_account)
 
     # --- looking up -------------------------------------------------------------------------------
 
@@ -383,8 +352,11 @@ class Lending:
 
     def _check_may_hold(self, caller: Email, lease: Lease) -> None:
         trains = lease.purpose is Purpose.TRAINING
-        allowed = self._callers.trainers if trains else self._callers.verifiers
+        allowed = self._callers.trainers if trains else self._verifiers_of(lease.reads)
         self._callers.check(caller, allowed, f"hold a lease for {lease.purpose.lower()}")
+
+    def _verifiers_of(self, reads: ObjectVersion) -> frozenset[Email]:
+        return self._callers.verifiers | (self._callers.listers if reads.is_folder else frozenset())
 
     def _check_holds(self, caller: Email, lease: Lease) -> None:
         if lease.holder is None or lease.holder.identity != caller:

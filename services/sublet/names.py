@@ -56,9 +56,13 @@ def check_resource_id(text: str, *, what: str) -> str:
         raise InvalidRequest(
             f"{what} {text[:20]!r}... is too long ({len(text)} chars). Maximum is 63 characters."
         )
+    if not re.fullmatch(r"[a-z0-9-]*", text):
+        raise InvalidRequest(
+            f"{what} {text!r} contains invalid characters. Must be lowercase a-z, 0-9, or hyphen."
+        )
     if not _RESOURCE_ID.fullmatch(text):
         raise InvalidRequest(
-            f"{what} {text!r} is not a valid id: expected 1-63 lowercase a-z, 0-9, or hyphen, "
+            f"{what} {text!r} is not a valid id: expected 1-63 characters, "
             "starting with a letter and not ending with a hyphen."
         )
     return text

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
-from sublet.buckets import BucketIdentity, BucketMetadata, NotVisible, Policy
-from sublet.datasets import ObjectMetadata
+from sublet.buckets import BucketIdentity, BucketMetadata, FolderPolicy, NotVisible, Policy
+from sublet.datasets import ListedObject, ObjectMetadata
 from sublet.events import Fact
 from sublet.handover import AccessToken, Assignment, Claim, Ending, Heartbeat, Renewal
 from sublet.leases import Lease, Probe
@@ -103,6 +103,10 @@ class Registry(Protocol):
 
     def find(self, kind: type[R], query: Query) -> list[Stored[R]]: ...
 
+    def count(self, kind: type[R], query: Query) -> int:
+        """How many `find` would give if the query had no limit."""
+        ...
+
     def commit(self, *writes: Write, announcing: Sequence[Fact] = ()) -> list[OutboxEntry]:
         """
         Apply every write and keep every fact, or nothing at all.
@@ -137,6 +141,12 @@ class BucketInspector(Protocol):
         """At version 3, always."""
         ...
 
+    def managed_folders(self, bucket: str) -> tuple[FolderPolicy, ...] | NotVisible:
+        """Those that have a policy of their own; at version 3."""
+        ...
+
+    def permissions_of(self, custom_role: str) -> frozenset[str] | NotVisible: ...
+
 
 class TokenSource(Protocol):
     def token(self) -> AccessToken:
@@ -157,9 +167,12 @@ class LeasedObjects(Protocol):
         """
         ...
 
-    def list_folder(self, folder: ObjectVersion, *, limit: int) -> list[str]:
+    def list_folder(
+        self, folder: ObjectVersion, *, after: str = "", limit: int
+    ) -> list[ListedObject]:
         """
-        Names of the live objects under a folder, at most `limit`, subfolders' included.
+        The live objects under a folder in order of name, subfolders' included: at most `limit` of
+        those whose names come after `after`.
 
         Raises:
             AccessDenied: the token is refused.
@@ -211,10 +224,50 @@ class DataAccountSwitch(Protocol):
         ...
 
 
+    def is_enabled(self, data_account: Email) -> bool:
+        """
+        Raises:
+            NotFound: there is no such account.
+        """
+        ...
+
+
 class TokenProbe(Protocol):
     def probe(self, token: str, *, reads: ObjectVersion, writes: OutputPrefix | None) -> Probe:
         """Try everything the token was for, reading no byte and leaving nothing behind."""
         ...
+
+
+class OneUpload(Protocol):
+    """The right to write one new object, which outlives the token that it was opened with."""
+
+    def open(self, token: str, *, bucket: str, name: str) -> str:
+        """
+        Returns:
+            The upload's address: whoever has it may finish the upload, once, within a week.
+        """
+        ...
+
+    def put(self, address: str, data: bytes) -> None:
+        """
+        Finish the upload; a second time changes nothing.
+
+        Raises:
+            NotFound: the address is no more.
+            TryAgain: Cloud Storage is busy.
+        """
+        ...
+
+
+class Signer(Protocol):
+    """Ed25519 with the deployment's own key."""
+
+    @property
+    def public_key(self) -> bytes:
+        """32 bytes."""
+        ...
+
+    def sign(self, message: bytes) -> bytes: ...
 
 
 class Seal(Protocol):
@@ -257,6 +310,14 @@ class LeaseBroker(Protocol):
         """
         ...
 
+    def unsettled(self, account: AccountName) -> list[Email]:
+        """Data accounts that are lit though no lease holds them, or dark though one does."""
+        ...
+
+    def settle(self, data_account: Email) -> None:
+        """Light or darken it as its record says."""
+        ...
+
 
 # --- executions -----------------------------------------------------------------------------------
 
@@ -271,9 +332,13 @@ class ExecutionState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
+    """`lease` is what its container was told to claim; None if that cannot be told."""
+
     name: str
     state: ExecutionState
     message: str = ""
+    lease: LeaseName | None = None
+    started_at: datetime | None = None
 
 
 class Runner(Protocol):
@@ -288,6 +353,33 @@ class Runner(Protocol):
 
     def look_up(self, execution: str) -> Execution: ...
 
-    def cancel(self, execution: str) -> None:
-        """Ends it if it still runs; no error if it does not."""
+    def running(self) -> list[Execution]:
+        """Every execution that has not ended, whoever started it."""
         ...
+
+    def cancel(self, execution: str) -> None:
+        """End it if it still runs; no error if it does not, or is unknown."""
+        ...
+
+
+# --- what could not be delivered ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """
+    A message that was delivered in vain until its broker gave it up. `subscription` is whose.
+    """
+
+    id: str
+    subscription: str
+    num_deliveries: int
+    body: bytes
+
+
+class DeadLetters(Protocol):
+    def pull(self, *, limit: int) -> list[DeadLetter]:
+        """Some that wait, at once; each comes again later unless it is acknowledged."""
+        ...
+
+    def acknowledge(self, letter: DeadLetter) -> None: ...

@@ -7,15 +7,25 @@ Source: https://cloud.google.com/storage/docs/access-control/iam-roles
 """
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from types import MappingProxyType
 from typing import Final
 
 TABLE_DATE: Final = date(2026, 11, 22)
 
 _READ = frozenset({"storage.objects.get", "storage.objects.list"})
-_FOLDERS_READ = frozenset({"storage.managedFolders.get", "storage.managedFolders.list"})
+_FOLDERS_READ = frozenset(
+    {
+        "storage.folders.get",
+        "storage.folders.list",
+        "storage.managedFolders.get",
+        "storage.managedFolders.list",
+    }
+)
 _FOLDERS = _FOLDERS_READ | {
+    "storage.folders.create",
+    "storage.folders.delete",
+    "storage.folders.rename",
     "storage.managedFolders.create",
     "storage.managedFolders.delete",
 }
@@ -28,6 +38,7 @@ _UPLOADS = frozenset(
     }
 )
 _CREATE = (_UPLOADS - {"storage.multipartUploads.list"}) | {
+    "storage.folders.create",
     "storage.managedFolders.create",
     "storage.objects.create",
 }
@@ -74,6 +85,16 @@ PREDEFINED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "roles/storage.admin": _OBJECT_ADMIN | _BUCKETS,
         "roles/storage.bucketViewer": _BUCKET_READ | {"storage.buckets.list"},
+        "roles/storage.expressModeServiceInput": frozenset(
+            {
+                "storage.objects.create",
+                "storage.objects.delete",
+                "storage.objects.list",
+                "storage.objects.update",
+            }
+        ),
+        "roles/storage.expressModeServiceOutput": _READ | {"storage.objects.delete"},
+        "roles/storage.folderAdmin": _OBJECT_ADMIN,
         "roles/storage.legacyBucketOwner": _LEGACY_WRITER | _BUCKET_OWN | _FOLDER_POLICY,
         "roles/storage.legacyBucketReader": _LEGACY_READER,
         "roles/storage.legacyBucketWriter": _LEGACY_WRITER,
@@ -89,6 +110,14 @@ PREDEFINED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 
 OBJECT_VIEWER: Final = "roles/storage.objectViewer"
 OBJECT_CREATOR: Final = "roles/storage.objectCreator"
+
+
+MAX_TABLE_AGE: Final = timedelta(days=90)
+"""Google changes what predefined roles carry, a few times a year."""
+
+
+def is_custom(role: str) -> bool:
+    return role.startswith(("projects/", "organizations/"))
 
 
 def carries(role: str, permission: str) -> bool | None:

@@ -13,19 +13,21 @@ from typing import Final
 
 from sublet.access import (
     AccessReport,
-    Question,
     check_policy,
+    may_know,
     read_proof,
     read_refusal,
     verify,
 )
 from sublet.accounts import Account
-from sublet.buckets import BucketIdentity, NotVisible, PinnedBucket
-from sublet.datasets import OK, ObjectMetadata, Status
+from sublet.buckets import BucketIdentity, BucketMetadata, NotVisible, Policy
+from sublet.datasets import OK, ListedObject, ObjectMetadata, Status
 from sublet.errors import AccessDenied
+from sublet.findings import Question
 from sublet.holding import Holding, held
 from sublet.leases import Lease
 from sublet.names import Email, LeaseName, ObjectVersion, OutputPrefix
+from sublet.ownership import Ownership
 from sublet.ports import (
     BucketInspector,
     Clock,
@@ -34,6 +36,7 @@ from sublet.ports import (
     OpensLeasedObjects,
     Registry,
 )
+from sublet.roles import is_custom
 from sublet.rows import RowReport, check_rows
 
 READ_BYTES: Final = 8 * 2**20
@@ -92,7 +95,7 @@ class Verification:
         verifier: Email,
         terms: VerificationTerms,
     ) -> None:
-        self._registry = registry
+        self.ownership = Ownership(registry, inspector)
         self._inspector = inspector
         self._broker = broker
         self._open_objects = open_objects
@@ -104,8 +107,12 @@ class Verification:
         self, account: Account, version: ObjectVersion, output: OutputPrefix | None
     ) -> tuple[AccessReport, BucketIdentity | None]:
         """What the bucket's metadata and policy prove; not a byte is read."""
-        pinned = self._registry.get(PinnedBucket, PinnedBucket.key_of(account.name, version.bucket))
         metadata = self._inspector.metadata(version.bucket)
+        policy = self._inspector.policy(version.bucket)
+        folders = self._inspector.managed_folders(version.bucket)
+        pinned = self.ownership.pinned(account.name, version.bucket)
+        if pinned and isinstance(metadata, BucketMetadata) and pinned.difference(metadata.identity):
+            self.ownership.set_aside(account.name, metadata)
         now = self._clock.now()
         question = Question(
             account=account,
@@ -114,13 +121,30 @@ class Verification:
             object=version.object,
             output=output,
             metadata=metadata,
-            policy=self._inspector.policy(version.bucket),
-            pinned=pinned.record.identity if pinned else None,
+            policy=policy,
+            folders=folders,
+            custom_roles=self._custom_roles(account, metadata, policy),
+            pinned=pinned,
+            others_prefixes=self.ownership.others_prefixes(account.name, version.bucket),
             since=now,
             until=now + self._terms.longest_job,
         )
         identity = None if isinstance(metadata, NotVisible) else metadata.identity
         return check_policy(question), identity
+
+    def _custom_roles(
+        self, account: Account, metadata: BucketMetadata | NotVisible, policy: Policy | NotVisible
+    ) -> dict[str, frozenset[str]]:
+        """What the policy's custom roles carry, as far as the verifier may ask."""
+        if isinstance(policy, NotVisible) or not may_know(account, metadata, policy):
+            return {}
+        names = {binding.role for binding in policy.bindings if is_custom(binding.role)}
+        found = {name: self._inspector.permissions_of(name) for name in sorted(names)}
+        return {
+            name: permissions
+            for name, permissions in found.items()
+            if not isinstance(permissions, NotVisible)
+        }
 
     def examine(
         self,
@@ -153,10 +177,10 @@ class Verification:
 
     @contextmanager
     def listing(
-        self, account: Account, folder: ObjectVersion, *, limit: int
-    ) -> Iterator[list[str]]:
+        self, account: Account, folder: ObjectVersion, *, after: str = "", limit: int
+    ) -> Iterator[list[ListedObject]]:
         """
-        Names of the objects in a folder, seen under a lease of its own that can read none of them.
+        The objects in a folder, seen under a lease of its own that can read none of them.
 
         The lease is held while the caller looks further, so that a lease on what was found can
         share the data account; one that has just gone dark may not be lit again.
@@ -170,7 +194,7 @@ class Verification:
         assert identity is not None
         lease = self._broker.open_for_verification(account.name, folder, identity)
         with held(self._broker, self._clock, lease.name, execution=lease.name.id) as holding:
-            yield self._open_objects(holding).list_folder(folder, limit=limit)
+            yield self._open_objects(holding).list_folder(folder, after=after, limit=limit)
 
     def prove_end(self, lease: LeaseName) -> None:
         """Once more, where the data account was shared when the lease ended."""

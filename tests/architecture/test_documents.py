@@ -4,6 +4,9 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
+import click
+from attacks import catalogue
+
 from sublet.cli.main import sublet
 from sublet.events import FACTS
 from sublet.gcp.publisher import topic_of
@@ -27,8 +30,9 @@ def test_every_command_that_the_readme_shows_exists():
     assert len(shown) > 5
     for line in shown:
         command, *words = sublet, *line.split()
-        while hasattr(command, "commands"):
-            command = command.commands[words.pop(0)]
+        while isinstance(command, click.Group):
+            command = command.get_command(click.Context(command), words.pop(0))
+        assert command, line
 
 
 def test_the_faults_that_there_are_are_explained():
@@ -45,3 +49,10 @@ def test_every_attack_of_the_threat_model_is_shown_to_fail_by_a_test_that_exists
     there = set(re.findall(r"^def (test_\w+)", sources, re.MULTILINE))
     assert len(named) > 20
     assert named <= there, named - there
+
+
+def test_the_threat_model_lists_every_attack_as_its_test_describes_it():
+    threats = (ROOT / "docs" / "threat-model.md").read_text()
+    numbers = [attack.number for attack in catalogue.attacks()]
+    assert numbers == list(range(1, catalogue.NUM_ATTACKS + 1))
+    assert threats == catalogue.with_table(threats), "run: python tests/attacks/catalogue.py"

@@ -17,10 +17,11 @@ from sublet.gcp.bucket_inspector import GcsBucketInspector
 from sublet.gcp.endpoints import Endpoints
 from sublet.gcp.identity import Identity
 from sublet.gcp.leased_objects import GcsLeasedObjects
+from sublet.gcp.one_upload import GcsOneUpload
 from sublet.gcp.token_mint import IamDataAccountSwitch, IamTokenMint
 from sublet.gcp.token_probe import GcsTokenProbe
 from sublet.memory.clock import MemoryClock
-from sublet.memory.cloud import MemoryCloud
+from sublet.memory.cloud import MemoryCloud, MemoryUploads
 from sublet.names import LIVE_GENERATION, Email, Generation, ObjectVersion, OutputPrefix
 
 TTL = timedelta(minutes=5)
@@ -44,6 +45,7 @@ class InMemory:
         self.cloud = MemoryCloud(MemoryClock())
         self.inspector = self.mint = self.switch = self.probe = self.cloud
         self.open_objects = self.cloud.open_objects
+        self.uploads = MemoryUploads(self.cloud)
 
     def make_bucket(self) -> str:
         name = f"bucket-{next(numbers)}"
@@ -78,16 +80,18 @@ class OverHttp:
         )
         self.broker = running.account()
         self.verifier = running.account()
-        self.inspector = GcsBucketInspector(Credentials(running.token(self.verifier)))
+        self.inspector = GcsBucketInspector(Credentials(running.token(self.verifier)), endpoints)
         identity = AsToken(endpoints, running.token(self.broker))
         self.mint = IamTokenMint(identity, endpoints)
         self.switch = IamDataAccountSwitch(identity, endpoints)
         self.probe = GcsTokenProbe(endpoints, running.clock)
         self.open_objects = GcsLeasedObjects
+        self.uploads = GcsOneUpload(endpoints)
         role = "projects/customer-project/roles/subletVerifier"
         permissions = frozenset({"storage.buckets.get", "storage.buckets.getIamPolicy"})
         running.do(lambda cloud: cloud.iam.create_role(role, permissions))
-        switch = frozenset({"iam.serviceAccounts.disable", "iam.serviceAccounts.enable"})
+        verbs = ("disable", "enable", "get")
+        switch = frozenset(f"iam.serviceAccounts.{verb}" for verb in verbs)
         name = "projects/platform-project/roles/switch"
         running.do(lambda cloud: cloud.iam.create_role(name, switch))
 
@@ -235,7 +239,9 @@ def test_a_living_token_passes_the_probe_and_leaves_nothing_behind(ports, scene)
 
 def test_a_dark_account_refuses_its_living_tokens_and_mints_none(ports, scene):
     token = mint(ports, scene)
+    assert ports.switch.is_enabled(scene.email)
     ports.switch.set_enabled(scene.email, enabled=False)
+    assert not ports.switch.is_enabled(scene.email)
     probe = ports.probe.probe(token.secret, reads=scene.version, writes=scene.output)
     assert (probe.is_refused, probe.answers) == (True, "read: 401, create: 401")
     with pytest.raises(TryAgain):
@@ -256,6 +262,8 @@ def test_a_switch_of_an_account_that_is_gone_says_so(ports, scene):
     ports.forget(scene.email)
     with pytest.raises(NotFound):
         ports.switch.set_enabled(scene.email, enabled=False)
+    with pytest.raises(NotFound):
+        ports.switch.is_enabled(scene.email)
 
 
 def test_a_withdrawn_grant_is_refused_as_well(ports, scene):
@@ -271,8 +279,13 @@ def test_a_token_for_a_folder_lists_its_names_and_reads_nothing(ports, scene):
     folder = ObjectVersion(bucket=scene.bucket, object="data/", generation=LIVE_GENERATION)
     token = ports.mint.mint(scene.email, reads=folder, writes=None, ttl=TTL)
     objects = ports.open_objects(Held(token))
-    assert objects.list_folder(folder, limit=9) == ["data/a.jsonl", "data/sub/b.jsonl"]
-    assert objects.list_folder(folder, limit=1) == ["data/a.jsonl"]
+    first, second = objects.list_folder(folder, limit=9)
+    assert (first.name, second.name) == ("data/a.jsonl", "data/sub/b.jsonl")
+    assert first.generation == scene.version.generation
+    assert first.created_at <= second.created_at
+    assert objects.list_folder(folder, limit=1) == [first]
+    assert objects.list_folder(folder, after=first.name, limit=1) == [second]
+    assert objects.list_folder(folder, after=second.name, limit=1) == []
     with pytest.raises(AccessDenied):
         objects.read(scene.version, 0, 1)
     for other in ("data-evil/", "models/"):
@@ -289,3 +302,47 @@ def test_a_token_for_an_object_lists_nothing(ports, scene):
     folder = ObjectVersion(bucket=scene.bucket, object="data/", generation=LIVE_GENERATION)
     with pytest.raises(AccessDenied):
         objects.list_folder(folder, limit=1)
+
+
+def test_an_upload_that_was_opened_in_time_is_finished_when_the_token_is_refused(ports, scene):
+    """The one thing that outlives the token, on purpose: the receipt's way into the bucket."""
+    token, name = mint(ports, scene), "models/m/receipt-1.json"
+    address = ports.uploads.open(token.secret, bucket=scene.bucket, name=name)
+    ports.switch.set_enabled(scene.email, enabled=False)
+    for text in (b"first", b"second"):
+        ports.uploads.put(address, text)
+    ports.switch.set_enabled(scene.email, enabled=True)
+    live = ObjectVersion(bucket=scene.bucket, object=name, generation=LIVE_GENERATION)
+    objects = ports.open_objects(Held(mint(ports, scene)))
+    found = objects.metadata(live)
+    assert objects.read(found.version, 0, found.size_bytes) == b"first"
+
+
+def test_an_upload_is_opened_only_where_the_token_may_create(ports, scene):
+    token = mint(ports, scene).secret
+    for name in ("data/receipt.json", "models/m-evil/receipt.json"):
+        with pytest.raises(AccessDenied):
+            ports.uploads.open(token, bucket=scene.bucket, name=name)
+
+
+def test_an_upload_to_a_name_that_is_taken_changes_nothing(ports, scene):
+    name = "models/m/receipt-2.json"
+    address = ports.uploads.open(mint(ports, scene).secret, bucket=scene.bucket, name=name)
+    taken = ports.put(scene.bucket, name, b"taken")
+    ports.uploads.put(address, b"receipt")
+    live = ObjectVersion(bucket=scene.bucket, object=name, generation=LIVE_GENERATION)
+    assert ports.open_objects(Held(mint(ports, scene))).metadata(live).version == taken
+
+
+def test_an_upload_that_never_was_is_not_found(ports, scene):
+    address = ports.uploads.open(
+        mint(ports, scene).secret, bucket=scene.bucket, name="models/m/receipt-3.json"
+    )
+    with pytest.raises(NotFound):
+        ports.uploads.put(f"{address}x", b"receipt")
+
+
+def test_a_custom_role_that_nobody_shows_us_is_not_visible(ports):
+    unknown = "projects/customer-project/roles/unknown"
+    assert isinstance(ports.inspector.permissions_of(unknown), NotVisible)
+    assert isinstance(ports.inspector.managed_folders("no-such-bucket"), NotVisible)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from simulation.ports import SwiftRegistry
 
 from sublet.accounts import ApiKey, Role
 from sublet.errors import LostRace
@@ -29,11 +30,17 @@ def clock():
     return MemoryClock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "simulation", "sqlite", "firestore"])
 def registry(request, clock, tmp_path):
-    if request.param == "memory":
-        return MemoryRegistry(clock)
-    return SqliteRegistry(tmp_path / "registry.db", clock)
+    match request.param:
+        case "memory":
+            return MemoryRegistry(clock)
+        case "simulation":
+            return SwiftRegistry(clock)
+        case "sqlite":
+            return SqliteRegistry(tmp_path / "registry.db", clock)
+        case "firestore":
+            return request.getfixturevalue("firestore").registry(clock)
 
 
 def record(clock, name="a", count=1, unit="u") -> Quarantine:
@@ -46,6 +53,12 @@ def record(clock, name="a", count=1, unit="u") -> Quarantine:
         last_reason="r",
         last_sha256="0",
         last_size_bytes=1,
+    )
+
+
+def api_key(clock, secret="u/a", user="x") -> ApiKey:
+    return ApiKey(
+        secret_sha256=secret, account=ACME, user=user, role=Role.USER, created_at=clock.now()
     )
 
 
@@ -69,6 +82,33 @@ def test_create_if_absent_has_one_winner(registry, clock):
     assert registry.get(Quarantine, "u/a").record.count == 1
 
 
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_count_is_of_what_a_find_without_a_limit_gives(registry, clock, descending):
+    keys = []
+    for number, user in enumerate("uuuvv"):
+        key = ApiKey(
+            secret_sha256=f"{number}",
+            account=ACME,
+            user=user,
+            role=Role.ADMIN,
+            created_at=clock.now(),
+        )
+        registry.commit(create(key))
+        keys.append(key)
+        clock.advance(timedelta(minutes=1))
+    place = keys[1].index()["created_at"], keys[1].key
+    for user, after, expected in (
+        ({}, None, 5),
+        ({"user": "u"}, None, 3),
+        ({"user": "u"}, place, 1),
+        ({"user": "none"}, None, 0),
+        ({}, place, 1 if descending else 3),
+    ):
+        where = {"account": ACME, **user}
+        query = Query(where=where, descending=descending, after=after, limit=1)
+        assert registry.count(ApiKey, query) == expected
+
+
 def test_a_write_to_a_version_that_is_gone_is_lost(registry, clock):
     registry.commit(create(record(clock)))
     stale = registry.get(Quarantine, "u/a")
@@ -78,6 +118,23 @@ def test_a_write_to_a_version_that_is_gone_is_lost(registry, clock):
     with pytest.raises(LostRace):
         registry.commit(stale.deleted())
     assert registry.get(Quarantine, "u/a").record.count == 2
+
+
+def test_a_write_of_the_same_again_is_a_write(registry, clock):
+    """Or two that read the same version could both be told that they were the one to write."""
+    registry.commit(create(record(clock)))
+    stale = registry.get(Quarantine, "u/a")
+    registry.commit(stale.replaced_by(stale.record))
+    with pytest.raises(LostRace):
+        registry.commit(stale.replaced_by(stale.record))
+
+
+def test_what_is_deleted_is_gone(registry, clock):
+    registry.commit(create(record(clock)))
+    registry.commit(registry.get(Quarantine, "u/a").deleted())
+    assert registry.get(Quarantine, "u/a") is None
+    assert registry.find(Quarantine, Query()) == []
+    assert registry.count(Quarantine, Query()) == 0
 
 
 def test_a_record_made_again_after_its_deletion_is_not_the_old_one(registry, clock):
@@ -102,9 +159,7 @@ def test_a_commit_is_all_or_nothing_with_its_facts(registry, clock):
 
 def test_kinds_do_not_share_keys(registry, clock):
     registry.commit(create(record(clock)))
-    key = ApiKey(
-        secret_sha256="u/a", account=ACME, user="x", role=Role.USER, created_at=clock.now()
-    )
+    key = api_key(clock)
     registry.commit(create(key))
     assert registry.get(ApiKey, "u/a").record == key
     assert registry.get(Quarantine, "u/a").record == record(clock)
@@ -124,11 +179,35 @@ def test_a_query_finds_what_matches_in_order_and_in_pages(registry, clock):
     assert [s.record.kind for s in backward_rest] == ["b", "a"]
 
 
+def test_a_field_that_no_record_has_orders_nothing_and_hides_nothing(registry, clock):
+    for name in "ba":
+        registry.commit(create(record(clock, name)))
+    by_name = Query(order_by="name")
+    assert [s.record.kind for s in registry.find(Quarantine, by_name)] == ["a", "b"]
+    (rest,) = registry.find(Quarantine, replace(by_name, after=("", "u/a")))
+    assert rest.record.kind == "b"
+    assert registry.find(Quarantine, Query(where={"name": "a"})) == []
+
+
+def test_ties_fall_to_the_key_character_by_character(registry, clock):
+    """Keys are paths, and a database may have to write them otherwise."""
+    names = ["__b__", "a", "a-b", "a.", "a..", "a./", "a.b", "a.~b", "a.é"]
+    names += ["a/", "a/.", "a/b", "a/é", "a0", "a~", "b"]
+    for name in names:
+        registry.commit(create(record(clock, name)))
+    expected = sorted(names)
+    query = Query(order_by="name")
+    assert [s.record.kind for s in registry.find(Quarantine, query)] == expected
+    for number, name in enumerate(expected):
+        rest = registry.find(Quarantine, replace(query, after=("", f"u/{name}"), limit=1))
+        assert [s.record.kind for s in rest] == expected[number + 1 : number + 2]
+
+
 def test_a_query_sees_the_newest_commit(registry, clock):
     registry.commit(create(record(clock)))
     stored = registry.get(Quarantine, "u/a")
     registry.commit(stored.replaced_by(record(clock, count=2)))
-    (found,) = registry.find(Quarantine, Query(order_by="unit"))
+    (found,) = registry.find(Quarantine, Query())
     assert found == registry.get(Quarantine, "u/a")
 
 
@@ -140,6 +219,22 @@ def test_facts_wait_in_order_until_they_are_published(registry, clock):
     assert (first.fact.job.id, second.fact.job.id) == ("j1", "j2")
     registry.mark_published([first])
     assert registry.outbox(committed_before=clock.now()) == [second]
+
+
+def test_facts_of_one_commit_keep_their_order(registry, clock):
+    numbers = range(1, 13)
+    registry.commit(announcing=[fact(clock, number) for number in numbers])
+    clock.advance(timedelta(seconds=1))
+    entries = registry.outbox(committed_before=clock.now())
+    assert [entry.fact.job.id for entry in entries] == [f"j{number}" for number in numbers]
+    assert registry.outbox(committed_before=clock.now(), limit=5) == entries[:5]
+
+
+def test_a_fact_may_be_marked_published_twice(registry, clock):
+    entries = registry.commit(announcing=[fact(clock)])
+    registry.mark_published(entries)
+    registry.mark_published(entries)
+    assert registry.outbox(committed_before=clock.now() + timedelta(days=1)) == []
 
 
 def test_young_facts_are_left_to_whoever_committed_them(registry, clock):

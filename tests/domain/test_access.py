@@ -5,10 +5,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sublet.access import FACTS, Question, Rule, Verdict, check_policy, finding, verify
+from sublet.access import check_policy, verify
 from sublet.accounts import Account
-from sublet.buckets import Binding, BucketMetadata, Condition, NotVisible, Policy
+from sublet.buckets import Binding, BucketMetadata, Condition, FolderPolicy, NotVisible, Policy
 from sublet.errors import AccessDenied
+from sublet.facts import FACTS, finding
+from sublet.findings import Question, Rule, Verdict
 from sublet.names import AccountName, Email, OutputPrefix
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -173,10 +175,115 @@ def test_a_role_that_cannot_read_an_object_is_no_proof(role):
     assert "data_account_may_read" in refused_facts(asked)
 
 
-def test_a_custom_role_is_not_visible_and_so_no_proof():
-    asked = question((*without(OWN), grant("projects/p/roles/reader", f"serviceAccount:{OWN}")))
-    found = next(f for f in check_policy(asked).findings if f.fact == "account_may_read")
-    assert (found.verdict, found.refuses) == (Verdict.NOT_VISIBLE, True)
+@pytest.mark.parametrize(
+    ("seen", "verdict"),
+    [
+        ({}, Verdict.NOT_VISIBLE),
+        ({"projects/p/roles/reader": frozenset({"storage.objects.get"})}, Verdict.PROVED),
+        ({"projects/p/roles/reader": frozenset({"storage.objects.list"})}, Verdict.REFUTED),
+        ({"projects/p/roles/other": frozenset({"storage.objects.get"})}, Verdict.NOT_VISIBLE),
+    ],
+)
+def test_a_custom_role_proves_what_it_is_seen_to_carry_and_nothing_unseen(seen, verdict):
+    bindings = (*without(OWN), grant("projects/p/roles/reader", f"serviceAccount:{OWN}"))
+    found = finding_of("account_may_read", question(bindings, custom_roles=seen))
+    assert (found.verdict, found.refuses) == (verdict, verdict is not Verdict.PROVED)
+
+
+def finding_of(fact: str, asked: Question):
+    return next(f for f in check_policy(asked).findings if f.fact == fact)
+
+
+def test_two_conditions_that_fill_each_others_gaps_are_a_proof_together():
+    noon = f"{NOW + timedelta(hours=3):%Y-%m-%dT%H:%M:%SZ}"
+    halves = [
+        grant(VIEWER, f"serviceAccount:{OWN}", condition=f'request.time {op} timestamp("{noon}")')
+        for op in ("<", ">=")
+    ]
+    assert refused_facts(question((*without(OWN), *halves))) == set()
+    assert refused_facts(question((*without(OWN), halves[0]))) == {"account_may_read"}
+    hole = grant(VIEWER, f"serviceAccount:{OWN}", condition=f'request.time > timestamp("{noon}")')
+    assert refused_facts(question((*without(OWN), halves[0], hole))) == {"account_may_read"}
+
+
+CHALLENGED = replace(ACME, challenge_nonce="nonce")
+
+
+def labelled(value: str) -> BucketMetadata:
+    return replace(METADATA, labels={"sublet-challenge": value} if value else {})
+
+
+def test_a_challenged_account_must_show_that_it_may_change_the_bucket():
+    answer = CHALLENGED.challenge_for("acme-data")
+    unanswered = question(account=CHALLENGED)
+    found = finding_of("challenge_is_answered", unanswered)
+    assert found.refuses and f"--update-labels=sublet-challenge={answer}" in found.fix
+    others = {
+        replace(CHALLENGED, name=AccountName.of("evil")).challenge_for("acme-data"),
+        CHALLENGED.challenge_for("other-data"),
+        replace(CHALLENGED, challenge_nonce="older").challenge_for("acme-data"),
+    }
+    assert answer not in others
+    for value in others:
+        wrong = replace(unanswered, metadata=labelled(value))
+        assert refused_facts(wrong) == {"challenge_is_answered"}
+    assert refused_facts(replace(unanswered, metadata=labelled(answer))) == set()
+    assert refused_facts(question()) == set()
+
+
+def test_a_prefix_belongs_to_one_account_until_the_buckets_owner_says_otherwise():
+    taken = question(others_prefixes=("models/", "data/"))
+    assert refused_facts(taken) == {"prefix_is_its_own"}
+    assert refused_facts(question(others_prefixes=("data/train.jsonl.bak", "other/"))) == set()
+    answered = labelled(CHALLENGED.challenge_for("acme-data"))
+    assert refused_facts(replace(taken, account=CHALLENGED, metadata=answered)) == set()
+    unasked = replace(taken, metadata=labelled(ACME.challenge_for("acme-data")))
+    assert refused_facts(unasked) == {"prefix_is_its_own"}
+
+
+def test_policies_of_managed_folders_are_read_where_they_are_shown():
+    public = Policy(version=3, etag="e", bindings=(grant(VIEWER, "allUsers"),))
+    for folder, refusals in (("data/", {"is_not_public"}), ("data/train.jsonl/", set())):
+        asked = question(folders=(FolderPolicy(folder=folder, policy=public),))
+        assert refused_facts(asked) == refusals, folder
+    hidden = finding_of("managed_folders_are_read", question(folders=NotVisible("no")))
+    assert (hidden.verdict, hidden.refuses) == (Verdict.NOT_VISIBLE, False)
+
+
+def test_an_old_table_of_roles_is_reported_and_refuses_nothing():
+    late = question(since=NOW + timedelta(days=91), until=NOW + timedelta(days=92))
+    assert finding_of("role_table_is_fresh", question()).verdict is Verdict.PROVED
+    assert finding_of("role_table_is_fresh", late).verdict is Verdict.REFUTED
+    assert refused_facts(late) == set()
+
+
+def test_a_bucket_that_is_not_ones_own_looks_like_one_that_is_not_there():
+    """Else whoever has a key could ask which buckets there are, whose, and whom they trust."""
+    stranger = replace(
+        ACME,
+        name=AccountName.of("evil"),
+        email=Email("evil@platform.iam.gserviceaccount.com"),
+        project_numbers=(7,),
+    )
+    nothing = NotVisible("404")
+    missing = question(account=stranger, metadata=nothing, policy=nothing, folders=nothing)
+    for theirs in (
+        question(account=stranger),
+        question((*GRANTS, grant(VIEWER, "allUsers")), account=stranger),
+        question(account=stranger, policy=nothing),
+        question(account=stranger, pinned=METADATA.identity, others_prefixes=("data/",)),
+        question((grant(VIEWER, f"group:{stranger.email}"),), account=stranger),
+    ):
+        assert check_policy(theirs).findings == check_policy(missing).findings
+    named = question((*GRANTS, grant(VIEWER, f"serviceAccount:{stranger.email}")), account=stranger)
+    assert "bucket_is_declared" in refused_facts(named)
+
+
+def test_the_digest_of_a_policy_is_that_of_what_it_grants():
+    report = check_policy(question())
+    same = Policy(version=3, etag="other", bindings=tuple(reversed(GRANTS)))
+    assert check_policy(question(policy=same)).policy_sha256 == report.policy_sha256 != ""
+    assert check_policy(question(GRANTS[1:])).policy_sha256 != report.policy_sha256
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sublet.cli.local import _default_models_dir
 from sublet.errors import FailedPrecondition
+from sublet.local.firestore import GOOGLE_FIRESTORE
 from sublet.local.pubsub.external.emulators import find_google_emulator
 
 
@@ -36,6 +37,18 @@ def test_it_does_so_on_googles_own_pubsub_emulator(own_stack):
     tenant = stack.tenant()
     job = tenant.job_of(tenant.drop())
     assert job["state"] == "JOB_STATE_COMPLETED", job
+
+
+def test_it_does_so_with_its_records_in_firestore(own_stack):
+    try:
+        GOOGLE_FIRESTORE.find()
+    except FailedPrecondition as error:
+        pytest.skip(str(error))
+    stack = own_stack("--registry=firestore")
+    tenant = stack.tenant()
+    job = tenant.job_of(tenant.drop())
+    assert job["state"] == "JOB_STATE_COMPLETED", job
+    assert not (stack.directory / "registry.db").exists()
 
 
 def test_a_file_of_bad_rows_is_kept_as_a_refusal_that_says_which_line(stack):

@@ -2,9 +2,14 @@
 Promise 2: the data is never copied to our storage or disk: read by generation, streamed to memory.
 """
 
+import hashlib
 import json
 
+from click.testing import CliRunner
 from running_stack import rows
+
+from sublet.cli.main import sublet
+from sublet.signing import Ed25519Signer
 
 CANARY = "canary-that-must-stay-in-the-bucket"
 
@@ -38,13 +43,14 @@ def test_the_pinned_generation_is_what_is_trained_on_even_if_it_is_overwritten(s
     tenant.dataset_of(second)
 
 
-def test_the_receipt_accounts_for_every_byte_that_was_read(stack):
+def test_the_receipt_accounts_for_every_byte_that_was_read(stack, tmp_path):
     tenant = stack.tenant()
     data = rows()
     blob = tenant.drop(data)
     job = tenant.job_of(blob)
     tenant.ended_lease(job)
-    receipt = tenant.get(f"{job['name'].split('/', 2)[2]}:receipt")
+    path = f"{job['name'].split('/', 2)[2]}:receipt"
+    receipt = tenant.get(path)
     verification, training = receipt["readings"]
     assert receipt["externalGeneration"] == str(blob.generation)
     assert receipt["externalCrc32c"] == blob.crc32c
@@ -52,3 +58,20 @@ def test_the_receipt_accounts_for_every_byte_that_was_read(stack):
     assert int(training["bytesRead"]) == len(data)
     assert receipt["accessIsRefused"] is True
     assert "ya29" not in json.dumps(receipt)
+    owned = tenant.until(lambda: receipts_in(tenant))
+    assert [text.decode() for text in owned] == [tenant.get(path)["signedReceipt"]]
+    (file := tmp_path / "receipt.json").write_bytes(owned[0])
+    key = hashlib.sha256(public_key_of(stack)).hexdigest()
+    checked = CliRunner().invoke(sublet, ["verify", "receipt", str(file), "--key", key])
+    assert checked.exit_code == 0, checked.output
+    assert "AS EXPECTED" in checked.output
+
+
+def receipts_in(tenant) -> list[bytes]:
+    found = tenant.bucket.list_blobs(prefix="models/")
+    return [blob.download_as_bytes() for blob in found if "/receipt-" in blob.name]
+
+
+def public_key_of(stack) -> bytes:
+    private = (stack.directory / "secrets" / "receipt-key").read_text()
+    return Ed25519Signer(private).public_key

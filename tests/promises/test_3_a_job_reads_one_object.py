@@ -4,6 +4,7 @@ Promise 3: a job can read one object, at one generation, and write under one pre
 
 import json
 import sys
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -78,5 +79,7 @@ def test_a_stolen_trainer_opens_nothing_but_its_own_lease(stack, hostile_trainer
     assert thief.ended_lease(job)["state"] == "REVOKED"
     storage = f"{stack.variables['STORAGE_EMULATOR_HOST']}/storage/v1"
     url = f"{storage}/b/{thief.bucket_name}/o/data%2Ftrain.jsonl"
-    answer = requests.get(url, headers={"Authorization": f"Bearer {told['token']}"}, timeout=10)
+    answer = requests.get(
+        url, headers={"Authorization": f"Bearer {b64decode(told['token']).decode()}"}, timeout=10
+    )
     assert answer.status_code == 401

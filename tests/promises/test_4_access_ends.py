@@ -3,6 +3,7 @@ Promise 4: access ends. Whatever crashes, no credential works after a stated bou
 probed.
 """
 
+import json
 import os
 import signal
 from datetime import datetime
@@ -10,7 +11,10 @@ from datetime import datetime
 import psutil
 import pytest
 import requests
+from click.testing import CliRunner
 from running_stack import rows
+
+from sublet.cli.main import sublet
 
 
 def test_the_last_token_is_tried_and_refused_within_seconds_of_the_end(stack):
@@ -96,3 +100,29 @@ def test_a_stack_that_is_killed_in_the_middle_of_a_job_ends_it_well_when_it_star
     assert done["state"] == "JOB_STATE_COMPLETED", done
     assert tenant.ended_lease(done)["state"] == "REVOKED"
     assert all(lease["state"] == "REVOKED" for lease in tenant.leases)
+
+
+def test_how_long_revocation_takes_is_measured_on_the_users_own_cloud(stack):
+    tenant = stack.tenant(watch=None)
+    options = ("--data-dir", str(stack.directory), "-o", "json")
+    made = json.loads(stack.sublet("local", "create-service-account", "scratch-account", *options))
+    arguments = ["verify", "revocation", "--local", *options, "--bucket", tenant.bucket_name]
+    arguments += ["--service-account", made["email"], "--lead", "2s", "--every", "0.1s"]
+    measured = CliRunner().invoke(sublet, arguments)
+    assert measured.exit_code == 0, measured.output
+    took = json.loads(measured.output)
+    assert len(took) == 6 and all(value.endswith(" s") for value in took.values()), took
+
+
+def test_an_account_that_is_always_on_is_never_dark(stack):
+    """It starts at once, and the age of its tokens is the bound that its receipts state."""
+    tenant = stack.tenant("--always-on", watch={"prefix": "data/"})
+    tenant.dataset_of(tenant.drop())
+    iam = f"http://127.0.0.1:{stack.ports['iam']}/v1/projects/-/serviceAccounts"
+    for email in tenant.get("")["dataServiceAccounts"]:
+        account = requests.get(f"{iam}/{email}", timeout=10).json()
+        assert account.get("disabled", False) is False
+    (lease,) = tenant.leases
+    ended = tenant.ended_lease({"lease": lease["name"]})
+    assert ended["state"] == "REVOKED" and ended["lastProbe"]["answers"] == "read: 401"
+    assert ended["endTime"] > ended["revokeTime"]

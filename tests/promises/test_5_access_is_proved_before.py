@@ -98,6 +98,18 @@ def test_a_bucket_whose_objects_have_their_own_access_lists_is_refused(stack):
     ]
 
 
+def test_an_account_that_is_challenged_must_show_that_it_may_change_the_bucket(stack):
+    tenant = stack.tenant("--challenge", watch={"prefix": "data/"})
+    refused = tenant.dataset_of(tenant.drop())
+    (finding,) = [f for f in refused["accessCheck"]["facts"] if f["refuses"]]
+    assert finding["fact"] == "challenge_is_answered"
+    label, _, value = finding["fix"].rpartition("--update-labels=")[2].partition("=")
+    bucket = tenant.bucket
+    bucket.labels = {label: value}
+    bucket.patch()
+    assert tenant.dataset_of(tenant.drop())["state"] == "READY"
+
+
 @pytest.mark.skipif(shutil.which("gcloud") is None, reason="gcloud is not installed")
 def test_the_command_that_it_names_fixes_it(stack, tmp_path):
     tenant = stack.tenant()

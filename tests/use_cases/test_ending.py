@@ -1,14 +1,16 @@
 """Access ends, whatever crashes; and its end is tried, not assumed."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from sublet.errors import TryAgain
+from sublet.delivery import SignedReceipt
+from sublet.errors import FailedPrecondition, TryAgain
 from sublet.events import TrainingRequested
 from sublet.jobs import Job, JobState
-from sublet.leases import Lease, LeaseState
-from sublet.ports import ExecutionState
+from sublet.leases import DataAccount, Lease, LeaseState
+from sublet.ports import ExecutionState, Query
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def test_six_failed_tries_call_a_person_and_the_lease_is_kept(world, trainer):
     for _ in range(20):
         sweep_after(world, minutes=6)
     lease = world.lease_of()
-    assert (lease.state, lease.num_probes) == (LeaseState.FAILED, 6)
+    assert lease.state is LeaseState.FAILED and lease.num_probes >= world.terms.max_probes
     assert lease.sealed_token
 
 
@@ -199,3 +201,138 @@ def test_the_receipt_accounts_for_every_byte_and_for_its_end(world, trainer):
     assert training.started_at <= training.minting_stopped_at <= training.last_possible_use
     assert training.last_possible_use - before < timedelta(minutes=5)
     assert training.tokens[0].sha256 not in ("", trainer.tokens[0])
+
+
+def test_an_account_with_a_lease_that_failed_to_end_gets_no_new_lease(world, trainer):
+    """Its token may live: a person looks first. The other account of the pool goes on."""
+    used = world.lease_of().data_account
+    fail_to_end(world, trainer)
+    assert world.lease_of().state is LeaseState.FAILED
+    for number in range(3):
+        world.advance(minutes=6)
+        world.announce(world.drop(name=f"data/{number}.jsonl"))
+    accounts = {lease.data_account for lease in world.all(Lease) if lease.created_at > world.failed}
+    assert used not in accounts and len(accounts) == 1
+
+
+def fail_to_end(world, trainer) -> None:
+    world.cloud.refuses_to_switch = True
+    trainer.finish()
+    real = world.cloud.probe
+
+    def still_alive(token, **asked):
+        return replace(real(token, **asked), is_refused=False, answers="read: 200")
+
+    world.reclaiming._probe = type("P", (), {"probe": staticmethod(still_alive)})
+    for _ in range(20):
+        sweep_after(world, minutes=6)
+    world.reclaiming._probe = world.cloud
+    world.cloud.refuses_to_switch = False
+    world.failed = world.clock.now()
+
+
+def test_a_lease_that_failed_is_tried_ever_more_rarely_and_ends_when_its_token_is_refused(
+    world, trainer
+):
+    fail_to_end(world, trainer)
+    tries = world.lease_of().num_probes
+    assert world.terms.max_probes < tries < 20
+    world.revocation.attempt(trainer.lease, because="an operator asked")
+    assert (world.lease_of().state, world.lease_of().num_probes) == (LeaseState.FAILED, tries)
+    sweep_after(world, days=1)
+    assert world.lease_of().state is LeaseState.REVOKED
+
+
+def test_the_leases_that_call_for_a_person_are_listed_first(world, trainer):
+    fail_to_end(world, trainer)
+    world.announce(world.drop(name="data/later.jsonl"))
+    newest_first = Query(order_by="attention", descending=True)
+    listed = [s.record for s in world.registry.find(Lease, newest_first)]
+    assert listed[0].state is LeaseState.FAILED
+    rest = [lease.created_at for lease in listed[1:]]
+    assert rest == sorted(rest, reverse=True) and rest[0] > listed[0].created_at
+
+
+def test_an_iam_that_does_not_answer_is_not_an_end_and_hides_none(world, trainer):
+    """The account stays lit; the token's own age is then what the probe sees."""
+    real = world.cloud.set_enabled
+    world.cloud.set_enabled = lambda *_, **__: (_ for _ in ()).throw(TryAgain("IAM is away"))
+    trainer.finish()
+    with pytest.raises(TryAgain):
+        world.deliver()
+    assert world.lease_of().state is LeaseState.REVOKING
+    sweep_after(world, minutes=6)
+    assert world.lease_of().state is LeaseState.REVOKED
+    world.cloud.set_enabled = real
+
+
+class Interrupted:
+    """The switch of data accounts; at its nth use something else happens, before it or after."""
+
+    def __init__(self, world, nth: int, *, first: bool, happens) -> None:
+        self._real, self._nth, self._first, self._happens = world.cloud, nth, first, happens
+        self.num_uses = 0
+
+    def set_enabled(self, email, *, enabled) -> None:
+        self.num_uses += 1
+        is_now = self.num_uses == self._nth
+        if is_now and self._first:
+            self._happens()
+        self._real.set_enabled(email, enabled=enabled)
+        if is_now and not self._first:
+            self._happens()
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_lease_that_starts_while_another_ends_leaves_the_account_as_recorded(
+    make_world, nth, first
+):
+    """One account for both, so that the switch of each can undo that of the other."""
+    world = make_world()
+    world.make_account(num_data_accounts=1)
+    world.make_bucket()
+    world.watch()
+    world.announce(world.drop())
+    world.advance(minutes=2)
+    world.deliver()
+    ending = world.container()
+    ending.claim()
+    second = world.drop(name="data/second.jsonl")
+    switch = Interrupted(world, nth, first=first, happens=ending.finish)
+    world.data_accounts._switch = switch
+    world.announce(second)
+    assert switch.num_uses > nth
+    (account,) = world.all(DataAccount)
+    assert account.holders == ()
+    assert account.email in world.cloud.disabled
+    assert world.opens(ending.tokens[0], world.all(Job)[0].object) == 401
+
+
+def test_an_account_that_was_darkened_by_a_process_that_died_is_lit_by_the_next_heartbeat(
+    world, trainer
+):
+    world.cloud.disabled.add(world.lease_of().data_account)
+    with pytest.raises(TryAgain):
+        trainer.beat(wants_token=True)
+    trainer.beat(wants_token=True)
+    assert world.opens(trainer.tokens[-1], world.version) == 200
+
+
+def test_a_token_whose_seal_is_lost_is_judged_by_its_age_and_the_receipt_says_so(world, trainer):
+    def lost(_):
+        raise FailedPrecondition("the sealed token was sealed with another key")
+
+    world.reclaiming._seal.unseal = lost
+    trainer.finish()
+    with pytest.raises(TryAgain, match="a key that is lost; it lives"):
+        world.deliver()
+    sweep_after(world, minutes=6)
+    lease = world.lease_of()
+    assert lease.state is LeaseState.REVOKED
+    assert (
+        lease.last_probe.answers == "the token was sealed with a key that is lost; it died of age"
+    )
+    signed = world.the(SignedReceipt)
+    assert "a key that is lost" in signed.text and signed.delivered_to == ""
+    assert not lease.owes_receipt

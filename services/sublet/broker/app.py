@@ -10,11 +10,11 @@ import msgspec
 from fastapi import Depends, FastAPI, Header, Request, Response
 
 from sublet.codec import decode, encode
-from sublet.errors import InvalidRequest, SubletError, Unauthenticated
+from sublet.errors import InvalidRequest, SubletError, TryAgain, Unauthenticated
 from sublet.handover import Claim, Ending, Heartbeat, OpenForTraining, OpenForVerification, Revoke
 from sublet.leases import Lease
 from sublet.lending import Lending
-from sublet.names import Email, LeaseName
+from sublet.names import AccountName, Email, LeaseName
 
 T = TypeVar("T")
 
@@ -52,7 +52,8 @@ def broker_app(  # noqa: C901  a table of routes
     @app.exception_handler(SubletError)
     async def problem(request: Request, error: SubletError) -> Response:
         del request
-        return Response(encode(error.to_wire()), error.status, media_type="application/json")
+        advice = {"Retry-After": str(error.after_s)} if isinstance(error, TryAgain) else None
+        return Response(encode(error.to_wire()), error.status, advice, "application/json")
 
     @app.get("/healthz")
     def healthz() -> Response:
@@ -85,6 +86,15 @@ def broker_app(  # noqa: C901  a table of routes
     def revoke(caller: Caller, name: Named, body: Body) -> Response:
         return _answer(_shown(lending.revoke(caller, name, because=_read(body, Revoke).because)))
 
+    @app.post("/v1/accounts/{account}/dataAccounts:listUnsettled")
+    def list_unsettled(caller: Caller, account: str) -> Response:
+        return _answer(lending.unsettled(caller, AccountName.of(account)))
+
+    @app.post("/v1/dataAccounts/{email}:settle")
+    def settle(caller: Caller, email: str) -> Response:
+        lending.settle(caller, Email(email))
+        return _answer(None)
+
     return app
 
 
@@ -100,5 +110,5 @@ def _answer(value: object) -> Response:
 
 
 def _shown(lease: Lease) -> Lease:
-    """A lease without its sealed token, which is nobody's but the broker's."""
-    return replace(lease, sealed_token="")
+    """A lease without what is sealed in it, which is nobody's but the broker's."""
+    return replace(lease, sealed_token="", sealed_upload="")

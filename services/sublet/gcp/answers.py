@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import google.auth.exceptions
 import requests
@@ -64,4 +65,8 @@ def check_answer(response: requests.Response, what: str) -> None:
         message = error if isinstance(error, str) else error["message"]
     except (ValueError, KeyError, AttributeError, TypeError):
         message = response.reason
-    raise _MEANINGS.get(response.status_code, TryAgain)(f"{what}: {message}")
+    if meaning := _MEANINGS.get(response.status_code):
+        raise meaning(f"{what}: {message}")
+    wait_s = response.headers.get("Retry-After", "")
+    after = timedelta(seconds=int(wait_s[:6]) if wait_s.isascii() and wait_s.isdigit() else 1)
+    raise TryAgain(f"{what}: {message}", after=after)

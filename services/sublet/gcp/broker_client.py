@@ -18,7 +18,7 @@ from sublet.handover import (
     Revoke,
 )
 from sublet.leases import Lease
-from sublet.names import AccountName, JobName, LeaseName, ObjectVersion
+from sublet.names import AccountName, Email, JobName, LeaseName, ObjectVersion
 
 T = TypeVar("T")
 
@@ -50,6 +50,12 @@ class HttpLeaseBroker:
 
     def revoke(self, lease: LeaseName, *, because: str) -> Lease:
         return self._post(f"{lease}:revoke", Revoke(because=because), Lease)
+
+    def unsettled(self, account: AccountName) -> list[Email]:
+        return self._post(f"{account}/dataAccounts:listUnsettled", None, list[Email])
+
+    def settle(self, data_account: Email) -> None:
+        self._post(f"dataAccounts/{data_account}:settle", None, type(None))
 
     def _post(self, path: str, body: object, answer: type[T]) -> T:
         what = f"lease broker, {path.rpartition(':')[2]}"

@@ -1,10 +1,14 @@
 """
-A customer's bucket, seen as the one principal that its owner granted a look: metadata and policy.
+A customer's bucket, seen as the one principal that its owner granted a look: metadata, policy, the
+policies of its managed folders, and what the custom roles in them carry.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
+from urllib.parse import quote
 
 from google.auth.credentials import Credentials
+from google.auth.transport.requests import AuthorizedSession
 from google.cloud.storage import Client
 
 from sublet.buckets import (
@@ -12,18 +16,22 @@ from sublet.buckets import (
     Binding,
     BucketMetadata,
     Condition,
+    FolderPolicy,
     NotVisible,
     Policy,
 )
-from sublet.errors import AccessDenied, NotFound
-from sublet.gcp.answers import translated
+from sublet.errors import AccessDenied, NotFound, SubletError
+from sublet.gcp.answers import check_answer, translated
+from sublet.gcp.endpoints import Endpoints
 
 _TIMEOUT_S: Final = 10
 
 
 class GcsBucketInspector:
-    def __init__(self, credentials: Credentials) -> None:
+    def __init__(self, credentials: Credentials, endpoints: Endpoints) -> None:
         self._client = Client(project="-", credentials=credentials)
+        self._endpoints = endpoints
+        self._session = AuthorizedSession(credentials)
 
     def metadata(self, bucket: str) -> BucketMetadata | NotVisible:
         """A bucket that is missing and one that shows itself to nobody look the same from here."""
@@ -41,6 +49,7 @@ class GcsBucketInspector:
             uniform_access=bool(access.uniform_bucket_level_access_enabled),
             public_access_prevention=str(access.public_access_prevention),
             versioning=bool(found.versioning_enabled),
+            labels=dict(found.labels),
         )
 
     def policy(self, bucket: str) -> Policy | NotVisible:
@@ -58,6 +67,57 @@ class GcsBucketInspector:
             etag=str(policy.etag),
             bindings=tuple(_binding(binding) for binding in policy.bindings),
         )
+
+    def managed_folders(self, bucket: str) -> tuple[FolderPolicy, ...] | NotVisible:
+        """
+        Source: https://cloud.google.com/storage/docs/json_api/v1/managedFolder
+        """
+        url = f"{self._endpoints.storage}/storage/v1/b/{bucket}/managedFolders"
+        try:
+            names = [str(folder["name"]) for folder in self._pages(url, "items")]
+            return tuple(
+                FolderPolicy(folder=name, policy=self._folder_policy(f"{url}/{quote(name, '')}"))
+                for name in names
+            )
+        except SubletError as error:
+            if error.retry:
+                raise
+            return NotVisible("the verifier may not list them, or not read their policies")
+
+    def permissions_of(self, custom_role: str) -> frozenset[str] | NotVisible:
+        """
+        Source: https://cloud.google.com/iam/docs/reference/rest/v1/projects.roles/get
+        """
+        try:
+            role = self._get(f"{self._endpoints.iam}/v1/{custom_role}")
+        except (AccessDenied, NotFound):
+            return NotVisible(f"the verifier may not see what {custom_role} carries")
+        off = role.get("deleted") or role.get("stage") == "DISABLED"
+        return frozenset() if off else frozenset(role.get("includedPermissions", ()))
+
+    def _folder_policy(self, url: str) -> Policy:
+        policy = self._get(f"{url}/iam", optionsRequestedPolicyVersion=str(POLICY_VERSION))
+        return Policy(
+            version=int(policy.get("version") or 1),
+            etag=str(policy.get("etag", "")),
+            bindings=tuple(_binding(binding) for binding in policy.get("bindings", ())),
+        )
+
+    def _pages(self, url: str, key: str) -> Iterator[dict[str, Any]]:
+        token = ""
+        while True:
+            page = self._get(url, **({"pageToken": token} if token else {}))
+            yield from page.get(key, ())
+            token = str(page.get("nextPageToken", ""))
+            if not token:
+                return
+
+    def _get(self, url: str, **query: str) -> dict[str, Any]:
+        with translated(url):
+            response = self._session.get(url, params=query, timeout=_TIMEOUT_S)
+        check_answer(response, url)
+        found: dict[str, Any] = response.json()
+        return found
 
 
 def _binding(binding: dict[str, Any]) -> Binding:

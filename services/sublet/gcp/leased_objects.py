@@ -6,7 +6,7 @@ from typing import Any, Final
 from google.auth.credentials import Credentials
 from google.cloud.storage import Client
 
-from sublet.datasets import ObjectMetadata
+from sublet.datasets import ListedObject, ObjectMetadata
 from sublet.errors import NotFound
 from sublet.gcp.answers import translated
 from sublet.names import Generation, ObjectVersion
@@ -55,16 +55,28 @@ class GcsLeasedObjects:
             created_at=blob.time_created,
         )
 
-    def list_folder(self, folder: ObjectVersion, *, limit: int) -> list[str]:
+    def list_folder(
+        self, folder: ObjectVersion, *, after: str = "", limit: int
+    ) -> list[ListedObject]:
         with translated(folder.url):
             found = self._client.list_blobs(
                 folder.bucket,
                 prefix=folder.object,
-                max_results=limit,
-                fields="items(name),nextPageToken",
+                start_offset=after or None,  # which is itself among what is listed
+                max_results=limit + bool(after),
+                fields="items(name,generation,timeCreated),nextPageToken",
                 timeout=_TIMEOUT_S,
             )
-            return [str(blob.name) for blob in found]
+            listed = [
+                ListedObject(
+                    name=str(blob.name),
+                    generation=Generation(int(blob.generation)),
+                    created_at=blob.time_created,
+                )
+                for blob in found
+                if blob.name != after
+            ]
+        return listed[:limit]
 
     def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
         blob = self._client.bucket(version.bucket).blob(

@@ -48,9 +48,8 @@ class IamTokenMint:
         ttl: timedelta,
     ) -> AccessToken:
         whole, expires_at = self._impersonate(data_account, ttl)
-        return AccessToken(
-            secret=self._cut_down(whole, boundary(reads, writes)), expires_at=expires_at
-        )
+        narrow = cut_down(self._sts, self._endpoints, whole, boundary(reads, writes))
+        return AccessToken(secret=narrow, expires_at=expires_at)
 
     def _impersonate(self, data_account: Email, ttl: timedelta) -> tuple[str, datetime]:
         what = f"mint a token of {data_account}"
@@ -68,21 +67,23 @@ class IamTokenMint:
         answer = response.json()
         return answer["accessToken"], datetime.fromisoformat(answer["expireTime"])
 
-    def _cut_down(self, token: str, access_boundary: dict[str, Any]) -> str:
-        what = "exchange a token for a narrower one"
-        form = {
-            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-            "subject_token_type": _ACCESS_TOKEN,
-            "requested_token_type": _ACCESS_TOKEN,
-            "subject_token": token,
-            "options": json.dumps(access_boundary),
-        }
-        with translated(what):
-            response = self._sts.post(
-                f"{self._endpoints.sts}/v1/token", data=form, timeout=_TIMEOUT_S
-            )
-        check_answer(response, what)
-        return str(response.json()["access_token"])
+
+def cut_down(
+    session: requests.Session, endpoints: Endpoints, token: str, access_boundary: dict[str, Any]
+) -> str:
+    """The token for a narrower one, of the same life: the security token service asks nobody."""
+    what = "exchange a token for a narrower one"
+    form = {
+        "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+        "subject_token_type": _ACCESS_TOKEN,
+        "requested_token_type": _ACCESS_TOKEN,
+        "subject_token": token,
+        "options": json.dumps(access_boundary),
+    }
+    with translated(what):
+        response = session.post(f"{endpoints.sts}/v1/token", data=form, timeout=_TIMEOUT_S)
+    check_answer(response, what)
+    return str(response.json()["access_token"])
 
 
 def boundary(reads: ObjectVersion, writes: OutputPrefix | None) -> dict[str, Any]:
@@ -125,3 +126,10 @@ class IamDataAccountSwitch:
         with translated(f"{verb} {data_account}"):
             response = self._identity.session.post(url, json={}, timeout=_TIMEOUT_S)
         check_answer(response, f"{verb} {data_account}")
+
+    def is_enabled(self, data_account: Email) -> bool:
+        url = f"{self._endpoints.iam}/v1/projects/-/serviceAccounts/{data_account}"
+        with translated(f"look at {data_account}"):
+            response = self._identity.session.get(url, timeout=_TIMEOUT_S)
+        check_answer(response, f"look at {data_account}")
+        return not response.json().get("disabled", False)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from sublet.events import FACTS, TrainingFinished, TrainingRequested
+from sublet.events import FACTS, ObjectFound, TrainingFinished, TrainingRequested
 from sublet.gcp.publisher import topic_of
 from sublet.local.cloud import REGION, LocalCloud
 from sublet.local.iam.service_accounts import service_account_resource
@@ -36,7 +36,12 @@ CUSTOMER: Final = "customer-local"
 """The project that the owner's buckets are in."""
 
 DEAD_LETTERS: Final = parse_topic(f"projects/{PLATFORM}/topics/sublet-dead-letters")
+DEAD_LETTER_SUBSCRIPTION: Final = parse_subscription(
+    f"projects/{PLATFORM}/subscriptions/sublet-dead-letters"
+)
 TRAINING_JOB: Final = f"projects/{PLATFORM}/locations/{REGION}/jobs/sublet-trainer"
+TRAINER_IMAGE: Final = "sublet-trainer"
+"""No image here: the command stands for it."""
 VERIFIER_ROLE: Final = f"projects/{CUSTOMER}/roles/subletVerifier"
 
 _SWITCH_ROLE: Final = f"projects/{PLATFORM}/roles/subletDataAccountSwitch"
@@ -81,7 +86,7 @@ class TrainingContainer:
     def job(self) -> dict[str, object]:
         variables = {"SUBLET_MODELS_DIR": str(self.models), **self.environment}
         container = {
-            "image": "sublet-trainer",
+            "image": TRAINER_IMAGE,
             "command": [sys.executable, "-m", "sublet_trainer"],
             "env": [{"name": name, "value": value} for name, value in variables.items()],
         }
@@ -116,23 +121,25 @@ class Bootstrap:
         )
         self._iam.create_role(
             _SWITCH_ROLE,
-            frozenset({"iam.serviceAccounts.disable", "iam.serviceAccounts.enable"}),
+            frozenset(f"iam.serviceAccounts.{verb}" for verb in ("disable", "enable", "get")),
         )
         self._iam.create_role(
-            _CANCELLER_ROLE, frozenset({"run.executions.cancel", "run.executions.get"})
+            _CANCELLER_ROLE,
+            frozenset(f"run.executions.{verb}" for verb in ("cancel", "get", "list")),
         )
 
     def _make_topics(self, unit_urls: Mapping[str, str]) -> None:
         broker = self._cloud.broker
         broker.ensure_topic(DEAD_LETTERS)
         broker.ensure_subscription(
-            Subscription(name=_subscription("sublet-dead-letters"), topic=DEAD_LETTERS)
+            Subscription(name=DEAD_LETTER_SUBSCRIPTION, topic=DEAD_LETTERS)
         )
         for kind in FACTS:
             broker.ensure_topic(_topic(topic_of(kind)))
         for kind, unit in (
             (TrainingRequested, "start-training"),
             (TrainingFinished, "revoke-access"),
+            (ObjectFound, "register-dataset"),
         ):
             self.push(topic_of(kind), unit_urls[unit])
 
@@ -159,9 +166,10 @@ class Bootstrap:
 
     def _grant(self) -> None:
         """The least that each identity needs; nobody both grants and reads, and only one mints."""
+        of_registration = tuple(kind for kind in FACTS if kind is not ObjectFound)
         publishers = {
-            "control-plane": FACTS,
-            "register-dataset": FACTS,
+            "control-plane": of_registration,
+            "register-dataset": of_registration,
             "start-training": (TrainingFinished,),
             "lease-broker": (TrainingFinished,),
             "sweep-leases": FACTS,
@@ -169,10 +177,11 @@ class Bootstrap:
         for name, kinds in publishers.items():
             for kind in kinds:
                 self._bind(f"projects/{PLATFORM}/topics/{topic_of(kind)}", _PUBLISHER, name)
-        for name in ("control-plane", "register-dataset", "lease-broker"):
+        for name in ("control-plane", "register-dataset", "lease-broker", "sweep-leases"):
             self._bind(service_account_resource(VERIFIER), _TOKEN_CREATOR, name)
         self._bind(TRAINING_JOB, "roles/run.jobsExecutorWithOverrides", "start-training")
         self._bind(TRAINING_JOB, _CANCELLER_ROLE, "sweep-leases")
+        self._bind(DEAD_LETTER_SUBSCRIPTION, "roles/pubsub.subscriber", "sweep-leases")
 
     def grant_data_account(self, email: Email) -> None:
         """Let the broker, and nobody else, act as a data account and switch it."""

@@ -28,6 +28,7 @@ class Control:
     Args:
         tenants: None where the local cloud runs without sublet; accounts are unknown then.
         on_advance: called when the clock was moved.
+        sweep: sweeps now, or says what it would; None as for tenants.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Control:
         tenants: Tenants | None = None,
         register_url: str = "",
         on_advance: Callable[[], None] = lambda: None,
+        sweep: Callable[..., Awaitable[dict[str, Any]]] | None = None,
     ) -> None:
         self._cloud = cloud
         self._clock = clock
@@ -49,11 +51,13 @@ class Control:
         self._tenants = tenants
         self._register_url = register_url
         self._on_advance = on_advance
+        self._sweep = sweep
 
     def app(self) -> Router:
         router = Router()
         router.add("GET", "/status", self.status)
         router.add("POST", "/clock", self.advance_clock)
+        router.add("POST", "/sweep", self.sweep)
         router.add("GET", "/denials", self.list_denials)
         router.add("GET", "/faults", self.list_faults)
         router.add("POST", "/faults", self.order_fault)
@@ -79,6 +83,13 @@ class Control:
         self._cloud.pubsub.wake()
         self._on_advance()
         return json_response({"now": self._clock.now().isoformat()})
+
+    async def sweep(self, request: Request) -> Response:
+        self._check(request)
+        if self._sweep is None:
+            raise FailedPrecondition("nothing to sweep: this is the local cloud without sublet")
+        dry_run = (await request.json()).get("dryRun") is True
+        return json_response(await self._sweep(dry_run=dry_run))
 
     async def list_denials(self, request: Request) -> Response:
         self._check(request)
@@ -110,8 +121,14 @@ class Control:
 
     async def create_account(self, request: Request) -> Response:
         self._check(request)
-        account_id, api_key = str((await request.json()).get("account", "")), new_api_key()
-        made = self._require_tenants().create_account(account_id, self._register_url, api_key)
+        asked, api_key = await request.json(), new_api_key()
+        made = self._require_tenants().create_account(
+            str(asked.get("account", "")),
+            self._register_url,
+            api_key,
+            always_on=asked.get("alwaysOn") is True,
+            is_challenged=asked.get("challenge") is True,
+        )
         return json_response({"account": made.name, "apiKey": api_key})
 
     async def create_bucket(self, request: Request) -> Response:

@@ -16,14 +16,17 @@ import httpx
 import psutil
 
 from sublet.clock import OFFSET_FILE, MovableClock
-from sublet.errors import AlreadyExists
+from sublet.errors import AlreadyExists, TryAgain
 from sublet.gcp.seal import new_key as new_seal_key
+from sublet.leases import Lease, LeaseState
 from sublet.local import state_file
 from sublet.local.bootstrap import (
     CUSTOMER,
+    DEAD_LETTER_SUBSCRIPTION,
     PLATFORM,
     SENDER,
     TRAINER,
+    TRAINER_IMAGE,
     TRAINING_JOB,
     VERIFIER,
     Bootstrap,
@@ -35,14 +38,16 @@ from sublet.local.cloud import Addresses, LocalCloud
 from sublet.local.control import Control, new_control_secret
 from sublet.local.iam.metadata import metadata_variables
 from sublet.local.pubsub.brokers import OURS
+from sublet.local.registries import SQLITE, registry_of
 from sublet.local.servers import HttpServers, Ports
 from sublet.local.tenants import Tenants, new_api_key
 from sublet.local.units import UNITS, Units
-from sublet.ports import Query
+from sublet.ports import Query, Registry
 from sublet.quarantine import Quarantine
-from sublet.sqlite.registry import SqliteRegistry
+from sublet.signing import new_private_key as new_receipt_key
 
 DEFAULT_ACCOUNT: Final = "acme"
+_SWEEP_TIMEOUT_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +55,7 @@ class Settings:
     """
     `terms` are the SUBLET_..._S variables that deploy units read (sublet.deployment); `ports` are
     by part, free ones where not given. `pubsub` is "sublet" for our own, "google" to start Google's
-    emulator, or HOST:PORT of one that runs.
+    emulator, or HOST:PORT of one that runs. `registry` is "sqlite" or "firestore".
     """
 
     directory: Path
@@ -61,6 +66,7 @@ class Settings:
     ports: dict[str, int] = field(default_factory=dict)
     terms: dict[str, str] = field(default_factory=dict)
     pubsub: str = OURS
+    registry: str = SQLITE
 
 
 class RunningStack:
@@ -81,9 +87,10 @@ class RunningStack:
             iam_delay=settings.iam_delay,
         )
         self._units = Units(self._directory, ports)
-        self._registry = SqliteRegistry(self._directory / "registry.db", self._clock)
+        self._records = registry_of(settings.registry, self._directory, ports, self._clock)
+        self._registry: Registry
         self._bootstrap = Bootstrap(self._cloud)
-        self._tenants = Tenants(self._cloud, self._bootstrap, self._registry, self._clock)
+        self._tenants: Tenants
         self._control_listener = ports.listen("control")
         self._http = HttpServers()
         self._chaos = Chaos(self._cloud.faults, self._cloud.run_state, self._units)
@@ -95,6 +102,10 @@ class RunningStack:
         addresses = self._addresses = await self._cloud.start()
         for remark in self._cloud.broker.remarks:
             self._tell(f"Pub/Sub: {remark}")
+        self._registry = await self._records.start()
+        for remark in self._records.remarks:
+            self._tell(f"Firestore: {remark}")
+        self._tenants = Tenants(self._cloud, self._bootstrap, self._registry, self._clock)
         urls = {unit.name: self._units.url_of(unit.name) for unit in UNITS}
         self._bootstrap.apply(urls, self._training_container(addresses, urls["lease-broker"]))
         metadata_hosts = {u.name: await self._cloud.serve_metadata(email_of(u.name)) for u in UNITS}
@@ -118,6 +129,7 @@ class RunningStack:
             task.cancel()
         await self._cloud.executions.stop()
         await self._units.stop()
+        await self._records.stop()
         await self._http.stop()
         await self._cloud.stop()
 
@@ -138,6 +150,7 @@ class RunningStack:
             {"unit": q.unit, "kind": q.kind, "count": q.count, "lastReason": q.last_reason}
             for q in (s.record for s in self._registry.find(Quarantine, Query()))
         ]
+        failed = self._registry.find(Lease, Query(where={"state": LeaseState.FAILED}))
         return {
             "pid": os.getpid(),
             "memoryBytes": _memory(os.getpid()),
@@ -148,6 +161,7 @@ class RunningStack:
             },
             "units": units,
             "quarantined": quarantined,
+            "leasesThatFailedToEnd": [lease.record.name for lease in failed],
         }
 
     # --- parts ------------------------------------------------------------------------------------
@@ -186,18 +200,23 @@ class RunningStack:
             "SUBLET_ENDPOINT_RUN": addresses.run,
             "SUBLET_ENDPOINT_STS": addresses.sts,
             "SUBLET_PROJECT": PLATFORM,
-            "SUBLET_REGISTRY": f"sqlite:{(self._directory / 'registry.db').resolve()}",
             "SUBLET_SELF_URL": urls[unit],
             "SUBLET_SENDERS": SENDER,
             "SUBLET_TRAINING_JOB": TRAINING_JOB,
             "SUBLET_VERIFIER": VERIFIER,
+            **self._records.variables,
             **self._settings.terms,
         }
+        if unit == "sweep-leases":
+            environment["SUBLET_DEAD_LETTERS"] = DEAD_LETTER_SUBSCRIPTION
         if unit == "lease-broker":
             environment |= {
                 "SUBLET_DISPATCHERS": email_of("start-training"),
+                "SUBLET_LISTERS": email_of("sweep-leases"),
                 "SUBLET_REVOKERS": f"{email_of('revoke-access')},{email_of('sweep-leases')}",
+                "SUBLET_RECEIPT_KEY": "ed25519:" + self._secret("receipt-key", new_receipt_key),
                 "SUBLET_SEAL_KEY": self._secret("seal-key", new_seal_key),
+                "SUBLET_TRAINER_IMAGE": TRAINER_IMAGE,
                 "SUBLET_TRAINERS": TRAINER,
                 "SUBLET_VERIFIERS": f"{email_of('register-dataset')},{email_of('control-plane')}",
             }
@@ -234,6 +253,7 @@ class RunningStack:
             tenants=self._tenants,
             register_url=urls["register-dataset"],
             on_advance=self._sweep_is_due.set,
+            sweep=self._sweep_now,
         )
         address = await self._http.serve(control.app(), self._control_listener)
         return state_file.of_this_process(
@@ -252,17 +272,29 @@ class RunningStack:
     async def _ring_sweep(self, url: str) -> None:
         """Cloud Scheduler, for the one thing that is scheduled."""
         every = self._settings.sweep_every.total_seconds()
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._sweep_is_due.wait(), every)
+            self._sweep_is_due.clear()
+            try:
+                await self._ring(url)
+            except httpx.HTTPError as error:
+                self._tell(f"the sweep did not answer: {type(error).__name__}")
+
+    async def _ring(self, url: str) -> httpx.Response:
         sender = self._cloud.iam.service_accounts.get(SENDER)
-        async with httpx.AsyncClient(trust_env=False, timeout=max(every, 60)) as client:
-            while True:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._sweep_is_due.wait(), every)
-                self._sweep_is_due.clear()
-                token = self._cloud.id_tokens.issue(SENDER, sender.unique_id, url)
-                try:
-                    await client.post(url, headers={"Authorization": f"Bearer {token}"})
-                except httpx.HTTPError as error:
-                    self._tell(f"the sweep did not answer: {type(error).__name__}")
+        token = self._cloud.id_tokens.issue(SENDER, sender.unique_id, url.partition("?")[0])
+        async with httpx.AsyncClient(trust_env=False, timeout=_SWEEP_TIMEOUT_S) as client:
+            return await client.post(url, headers={"Authorization": f"Bearer {token}"})
+
+    async def _sweep_now(self, *, dry_run: bool) -> dict[str, Any]:
+        url = self._units.url_of("sweep-leases")
+        try:
+            answer = await self._ring(f"{url}?dryRun" if dry_run else url)
+            report: dict[str, Any] = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            raise TryAgain("the sweep failed; see the log of sweep-leases") from error
+        return report
 
 
 def _memory(pid: int) -> int:

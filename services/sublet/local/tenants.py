@@ -25,6 +25,7 @@ from sublet.training_runs import DEFAULT_OUTPUT_PREFIX
 
 NUM_DATA_ACCOUNTS: Final = 2
 _KEY_BYTES: Final = 32
+_NONCE_BYTES: Final = 16
 _SHORT: Final = 20
 _OWNER: Final = Caller(email=None, is_owner=True)
 
@@ -38,9 +39,22 @@ class Tenants:
         self._registry = registry
         self._clock = clock
 
-    def create_account(self, account_id: str, register_url: str, api_key: str) -> Account:
+    def create_account(
+        self,
+        account_id: str,
+        register_url: str,
+        api_key: str,
+        *,
+        always_on: bool = False,
+        is_challenged: bool = False,
+    ) -> Account:
         """
         Make an account whose key is `api_key`; the registry keeps only the key's hash.
+
+        Args:
+            always_on: its data accounts are never disabled: leases start at once and end with the
+                age of their tokens.
+            is_challenged: its buckets must carry a label that only their owner can put there.
 
         Raises:
             AlreadyExists: the account is there; its key was shown when it was made.
@@ -60,7 +74,7 @@ class Tenants:
             ]
             for one in data:
                 self._bootstrap.grant_data_account(one.email)
-                accounts.set_disabled(one.email, disabled=True)
+                accounts.set_disabled(one.email, disabled=not always_on)
             self.make_topic(name, register_url)
         account = Account(
             name=name,
@@ -69,6 +83,7 @@ class Tenants:
             data_accounts=tuple(one.email for one in data),
             project_numbers=(self._cloud.projects.number_of(CUSTOMER),),
             created_at=self._clock.now(),
+            challenge_nonce=secrets.token_hex(_NONCE_BYTES) if is_challenged else "",
         )
         key = ApiKey(
             secret_sha256=hash_secret(api_key),
@@ -77,7 +92,7 @@ class Tenants:
             role=Role.ADMIN,
             created_at=self._clock.now(),
         )
-        pool = [DataAccount(email=one.email, account=name) for one in data]
+        pool = [DataAccount(email=one.email, account=name, always_on=always_on) for one in data]
         self._registry.commit(create(account), create(key), *map(create, pool))
         return account
 

@@ -26,6 +26,7 @@ _LIVED_WELL_S: Final = 30.0
 LIBRARIES: Final = (
     "fastapi",
     "functions_framework._http.gunicorn",
+    "google.cloud.firestore_v1",
     "google.cloud.run_v2",
     "google.cloud.storage",
     "google.pubsub_v1",
@@ -103,7 +104,7 @@ class RunningUnit:
 
 class Units:
     def __init__(self, directory: Path, ports: Ports) -> None:
-        self._directory = directory
+        self._directory = directory.resolve()  # each unit works in a folder of its own
         self._root = deploy_units_root()
         self._logs = directory / "logs"
         self._logs.mkdir(parents=True, exist_ok=True)

@@ -31,3 +31,9 @@ class InProcessBroker:
 
     def revoke(self, lease: LeaseName, *, because: str) -> Lease:
         return self._lending.revoke(self._caller, lease, because=because)
+
+    def unsettled(self, account: AccountName) -> list[Email]:
+        return self._lending.unsettled(self._caller, account)
+
+    def settle(self, data_account: Email) -> None:
+        self._lending.settle(self._caller, data_account)

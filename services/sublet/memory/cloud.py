@@ -8,14 +8,14 @@ import itertools
 from base64 import b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 
-from sublet.access import OBJECT_TYPE
-from sublet.buckets import Binding, BucketMetadata, Condition, NotVisible, Policy
+from sublet.buckets import Binding, BucketMetadata, Condition, FolderPolicy, NotVisible, Policy
 from sublet.conditions import Request, Truth, evaluate
-from sublet.datasets import ObjectMetadata
+from sublet.datasets import ListedObject, ObjectMetadata
 from sublet.errors import AccessDenied, NotFound, TryAgain
+from sublet.grants import OBJECT_TYPE
 from sublet.handover import AccessToken
 from sublet.leases import Probe
 from sublet.names import Email, Generation, ObjectVersion, OutputPrefix, object_resource_name
@@ -33,6 +33,7 @@ class MemoryBucket:
     policy: Policy
     generations: dict[str, dict[Generation, bytes]] = field(default_factory=dict)
     encodings: dict[str, str] = field(default_factory=dict)
+    folders: list[FolderPolicy] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +51,11 @@ class MemoryCloud:
         self.clock = clock
         self.buckets: dict[str, MemoryBucket] = {}
         self.disabled: set[Email] = set()
+        self.custom_roles: dict[str, frozenset[str]] = {}
         self.missing_accounts: set[Email] = set()
         self.refuses_to_switch = False
         self.bytes_served = 0
+        self.made_at: dict[tuple[str, str, Generation], datetime] = {}
         self._tokens: dict[str, _Minted] = {}
         self._numbers = itertools.count(1)
 
@@ -87,6 +90,7 @@ class MemoryCloud:
     def put(self, bucket: str, name: str, data: bytes) -> ObjectVersion:
         generation = Generation(next(self._numbers))
         self.buckets[bucket].generations.setdefault(name, {})[generation] = data
+        self.made_at[bucket, name, generation] = self.clock.now()
         return ObjectVersion(bucket=bucket, object=name, generation=generation)
 
     def remove(self, version: ObjectVersion) -> None:
@@ -117,13 +121,16 @@ class MemoryCloud:
         )
         return any(
             f"serviceAccount:{account}" in binding.members
-            and carries(binding.role, permission)
+            and self._role_carries(binding.role, permission)
             and (
                 binding.condition is None
                 or evaluate(binding.condition.expression, request) is Truth.TRUE
             )
             for binding in self.buckets[bucket].policy.bindings
         )
+
+    def _role_carries(self, role: str, permission: str) -> bool:
+        return bool(carries(role, permission)) or permission in self.custom_roles.get(role, ())
 
     # --- ports ------------------------------------------------------------------------------------
 
@@ -134,6 +141,13 @@ class MemoryCloud:
     def policy(self, bucket: str) -> Policy | NotVisible:
         made = self.buckets.get(bucket)
         return made.policy if made else NotVisible("there is no such bucket")
+
+    def managed_folders(self, bucket: str) -> tuple[FolderPolicy, ...] | NotVisible:
+        made = self.buckets.get(bucket)
+        return tuple(made.folders) if made else NotVisible("there is no such bucket")
+
+    def permissions_of(self, custom_role: str) -> frozenset[str] | NotVisible:
+        return self.custom_roles.get(custom_role, NotVisible("there is no such role"))
 
     def mint(
         self,
@@ -156,6 +170,11 @@ class MemoryCloud:
         if self.refuses_to_switch:
             raise AccessDenied(f"may not switch {data_account}")
         (self.disabled.discard if enabled else self.disabled.add)(data_account)
+
+    def is_enabled(self, data_account: Email) -> bool:
+        if data_account in self.missing_accounts:
+            raise NotFound(f"{data_account} does not exist")
+        return data_account not in self.disabled
 
     def probe(self, token: str, *, reads: ObjectVersion, writes: OutputPrefix | None) -> Probe:
         permission = _LIST if reads.is_folder else _GET
@@ -187,6 +206,29 @@ def _in_boundary(minted: _Minted, permission: str, bucket: str, name: str) -> bo
     )
 
 
+class MemoryUploads:
+    """Places that were opened with a token and are filled without one."""
+
+    def __init__(self, cloud: MemoryCloud) -> None:
+        self._cloud = cloud
+        self._places: dict[str, tuple[str, str]] = {}
+
+    def open(self, token: str, *, bucket: str, name: str) -> str:
+        status = self._cloud.status_of(token, _CREATE, bucket, name)
+        if status != 200:
+            raise AccessDenied(f"gs://{bucket}/{name}: {status}")
+        address = f"memory-upload-{len(self._places)}"
+        self._places[address] = bucket, name
+        return address
+
+    def put(self, address: str, data: bytes) -> None:
+        bucket, name = self._places.get(address, ("", ""))
+        if bucket not in self._cloud.buckets:
+            raise NotFound("the upload is no more")
+        if not self._cloud.buckets[bucket].generations.get(name):
+            self._cloud.put(bucket, name, data)
+
+
 class MemoryLeasedObjects:
     def __init__(self, cloud: MemoryCloud, tokens: TokenSource) -> None:
         self._cloud = cloud
@@ -200,23 +242,28 @@ class MemoryLeasedObjects:
             size_bytes=len(data),
             crc32c=b64encode(sha256(data).digest()[:4]).decode(),
             content_encoding=made.encodings.get(version.object, ""),
-            created_at=self._cloud.clock.now(),
+            created_at=self._cloud.made_at[found.bucket, found.object, found.generation],
         )
 
-    def list_folder(self, folder: ObjectVersion, *, limit: int) -> list[str]:
+    def list_folder(
+        self, folder: ObjectVersion, *, after: str = "", limit: int
+    ) -> list[ListedObject]:
         token = self._tokens.token().secret
         status = self._cloud.status_of(token, _LIST, folder.bucket, folder.object)
         if status != 200:
             raise AccessDenied(f"{folder.url}: {status}")
         live = self._cloud.buckets[folder.bucket].generations
-        return sorted(name for name in live if live[name] and name.startswith(folder.object))[
-            :limit
-        ]
+        names = sorted(n for n in live if live[n] and n.startswith(folder.object) and n > after)
+        return [self._listed(folder.bucket, name, max(live[name])) for name in names[:limit]]
 
     def read(self, version: ObjectVersion, start: int, end: int) -> bytes:
         _, data = self._find(version)
         self._cloud.bytes_served += len(data[start:end])
         return data[start:end]
+
+    def _listed(self, bucket: str, name: str, generation: Generation) -> ListedObject:
+        made_at = self._cloud.made_at[bucket, name, generation]
+        return ListedObject(name=name, generation=generation, created_at=made_at)
 
     def _find(self, version: ObjectVersion) -> tuple[ObjectVersion, bytes]:
         token = self._tokens.token().secret

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sublet.events import Fact
 from sublet.names import JobName, LeaseName
-from sublet.ports import Execution, ExecutionState, OutboxEntry
+from sublet.ports import Clock, DeadLetter, Execution, ExecutionState, OutboxEntry
 
 
 class MemoryPublisher:
@@ -25,8 +25,20 @@ class MemoryPublisher:
         self.waiting.append(entry.fact)
 
 
-class MemoryRunner:
+class MemoryDeadLetters:
     def __init__(self) -> None:
+        self.waiting: dict[str, DeadLetter] = {}
+
+    def pull(self, *, limit: int) -> list[DeadLetter]:
+        return list(self.waiting.values())[:limit]
+
+    def acknowledge(self, letter: DeadLetter) -> None:
+        self.waiting.pop(letter.id, None)
+
+
+class MemoryRunner:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self.started: dict[str, LeaseName] = {}
         self._executions: dict[str, Execution] = {}
         self._numbers = itertools.count(1)
@@ -35,15 +47,24 @@ class MemoryRunner:
         del job
         name = f"execution-{next(self._numbers)}"
         self.started[name] = lease
-        self._executions[name] = Execution(name=name, state=ExecutionState.RUNNING)
+        self._executions[name] = Execution(
+            name=name,
+            state=ExecutionState.RUNNING,
+            lease=lease,
+            started_at=self._clock.now(),
+        )
         return name
 
     def look_up(self, execution: str) -> Execution:
         unknown = Execution(name=execution, state=ExecutionState.UNKNOWN, message="not found")
         return self._executions.get(execution, unknown)
 
+    def running(self) -> list[Execution]:
+        return [e for e in self._executions.values() if e.state is ExecutionState.RUNNING]
+
     def cancel(self, execution: str) -> None:
-        self.end(execution, ExecutionState.CANCELLED)
+        if self.look_up(execution).state is ExecutionState.RUNNING:
+            self.end(execution, ExecutionState.CANCELLED)
 
     def end(self, execution: str, state: ExecutionState, message: str = "") -> None:
         """What becomes of a container, as the cloud would come to know it."""

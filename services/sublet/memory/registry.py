@@ -29,6 +29,12 @@ class MemoryRegistry:
         return None if row is None else Stored(decode(row[0], kind), row[1])
 
     def find(self, kind: type[R], query: Query) -> list[Stored[R]]:
+        return self._matching(kind, query)[: query.limit]
+
+    def count(self, kind: type[R], query: Query) -> int:
+        return len(self._matching(kind, query))
+
+    def _matching(self, kind: type[R], query: Query) -> list[Stored[R]]:
         with self._lock:
             rows = [row for (name, _), row in self._rows.items() if name == kind.__name__]
         found = [Stored(decode(body, kind), version) for body, version in rows]
@@ -41,7 +47,7 @@ class MemoryRegistry:
             or (position < query.after if query.descending else position > query.after)
         ]
         matching.sort(key=lambda pair: pair[0], reverse=query.descending)
-        return [stored for _, stored in matching[: query.limit]]
+        return [stored for _, stored in matching]
 
     def commit(self, *writes: Write, announcing: Sequence[Fact] = ()) -> list[OutboxEntry]:
         now = self._clock.now()

@@ -68,31 +68,25 @@ class SqliteRegistry:
         return None if row is None else Stored(decode(row[0], kind), row[1])
 
     def find(self, kind: type[R], query: Query) -> list[Stored[R]]:
-        conditions, parameters = ["kind = ?"], [kind.__name__]
-        for field, value in query.where.items():
-            conditions.append(f"{_field(field)} = ?")
-            parameters.append(value)
-        order = (
-            f"coalesce({_field(query.order_by)}, '')"
-            if query.order_by != "created_at"
-            else _field("created_at")
-        )
-        direction, beyond = ("DESC", "<") if query.descending else ("ASC", ">")
-        if query.after is not None:
-            # The first term says nothing new; the index can seek by it, and not by a pair.
-            conditions.append(f"{order} {beyond}= ? AND ({order}, key) {beyond} (?, ?)")
-            parameters += (query.after[0], *query.after)
+        condition, parameters = _condition(kind, query)
+        order, direction = _order(query), "DESC" if query.descending else "ASC"
         # Found in the index alone, which holds all fields; only what is shown is read whole.
         sql = (
             f"SELECT body, version FROM (SELECT key AS found, {order} AS place FROM records "  # noqa: S608  fields are checked
-            f"WHERE {' AND '.join(conditions)} "
+            f"WHERE {condition} "
             f"ORDER BY place {direction}, key {direction} LIMIT {int(query.limit)}) "
             f"JOIN records ON kind = ? AND key = found ORDER BY place {direction}, key {direction}"
         )
-        parameters.append(kind.__name__)
         with self._connection() as connection:
-            rows = connection.execute(sql, parameters).fetchall()
+            rows = connection.execute(sql, (*parameters, kind.__name__)).fetchall()
         return [Stored(decode(body, kind), version) for body, version in rows]
+
+    def count(self, kind: type[R], query: Query) -> int:
+        condition, parameters = _condition(kind, query)
+        sql = f"SELECT count(*) FROM records WHERE {condition}"  # noqa: S608  fields are checked
+        with self._connection() as connection:
+            (count,) = connection.execute(sql, parameters).fetchone()
+        return int(count)
 
     def commit(self, *writes: Write, announcing: Sequence[Fact] = ()) -> list[OutboxEntry]:
         now = self._clock.now()
@@ -179,6 +173,25 @@ def _apply(connection: sqlite3.Connection, write: Write) -> None:
         "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?, ?)",
         (kind, key, new_version, fields, encode(write.record).decode()),
     )
+
+
+def _condition(kind: type[R], query: Query) -> tuple[str, list[str]]:
+    """What a query asks of a record, but for how many, as SQL and its parameters."""
+    conditions, parameters = ["kind = ?"], [kind.__name__]
+    for field, value in query.where.items():
+        conditions.append(f"{_field(field)} = ?")
+        parameters.append(value)
+    if query.after is not None:
+        order, beyond = _order(query), "<" if query.descending else ">"
+        # The first term says nothing new; the index can seek by it, and not by a pair.
+        conditions.append(f"{order} {beyond}= ? AND ({order}, key) {beyond} (?, ?)")
+        parameters += (query.after[0], *query.after)
+    return " AND ".join(conditions), parameters
+
+
+def _order(query: Query) -> str:
+    field = _field(query.order_by)
+    return field if query.order_by == "created_at" else f"coalesce({field}, '')"
 
 
 def _field(name: str) -> str:
