@@ -1,12 +1,39 @@
-"""The control plane over the world in one process."""
+"""
+The control plane over the world in one process. Whatever a test asks, an answer whose status the
+OpenAPI document does not name fails it.
+"""
+
+import re
+from functools import cache
 
 from fastapi.testclient import TestClient
 
 from sublet.accounts import ApiKey, Role, hash_secret
-from sublet.api.app import control_plane_app
+from sublet.api.app import control_plane_app, openapi_document
 from sublet.api.control_plane import ControlPlane
 from sublet.names import AccountName, Email
 from sublet.ports import create
+
+
+@cache
+def operations() -> list[tuple[str, re.Pattern[str], frozenset[str]]]:
+    """Method, pattern of the path, and the statuses that the document says there may be."""
+    return [
+        (
+            method.upper(),
+            re.compile(re.sub(r"\{\w+\}", "[^/:]+", path)),
+            frozenset(operation["responses"]),
+        )
+        for path, methods in openapi_document()["paths"].items()
+        for method, operation in methods.items()
+    ]
+
+
+def documented_statuses(method: str, path: str) -> frozenset[str] | None:
+    """None where the document has no such operation."""
+    bare = path.partition("?")[0]
+    found = (s for m, pattern, s in operations() if m == method and pattern.fullmatch(bare))
+    return next(found, None)
 
 
 class Api:
@@ -22,7 +49,11 @@ class Api:
             verifier=Email("verifier@platform.iam.gserviceaccount.com"),
         )
         self.http = TestClient(control_plane_app(self.plane))
+        self.http.__enter__()  # one event loop for all requests, not one for each
         self.add_key("key-acme", AccountName.of("acme"))
+
+    def close(self) -> None:
+        self.http.__exit__()
 
     def add_key(self, secret: str, account: AccountName, **changes) -> None:
         key = ApiKey(
@@ -37,7 +68,10 @@ class Api:
 
     def call(self, method: str, path: str, *, key: str | None = "key-acme", **options):
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return self.http.request(method, path, headers=headers, **options)
+        answer = self.http.request(method, path, headers=headers, **options)
+        documented = documented_statuses(method, path)
+        assert documented is None or str(answer.status_code) in documented, (method, path, answer)
+        return answer
 
     def get(self, path: str, **options):
         return self.call("GET", path, **options)

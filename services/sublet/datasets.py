@@ -12,7 +12,14 @@ from typing import Final
 
 from sublet.access import AccessReport
 from sublet.buckets import BucketIdentity
-from sublet.names import AccountName, DatasetName, LeaseName, ObjectVersion, WatchName
+from sublet.names import (
+    AccountName,
+    DatasetName,
+    Generation,
+    LeaseName,
+    ObjectVersion,
+    WatchName,
+)
 from sublet.rows import RowReport
 
 
@@ -36,6 +43,17 @@ class ObjectMetadata:
     size_bytes: int
     crc32c: str
     content_encoding: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedObject:
+    """
+    A live object as a listing shows it; its name may be one that sublet does not handle.
+    """
+
+    name: str
+    generation: Generation
     created_at: datetime
 
 

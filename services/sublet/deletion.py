@@ -7,8 +7,9 @@ from sublet.datasets import Dataset, DeletedDataset
 from sublet.errors import AccessDenied, FailedPrecondition, LostRace, NotFound
 from sublet.jobs import Job
 from sublet.models import CATALOGUE, Model, ModelState
-from sublet.names import DatasetName, JobName, ModelName
+from sublet.names import DatasetName, JobName, ModelName, WatchName
 from sublet.ports import Clock, Query, R, Registry, Stored, Write, create
+from sublet.watches import Watch
 
 
 class Deletion:
@@ -66,6 +67,16 @@ class Deletion:
             self._check_unused({"warm_start_from": name}, name, account=name.account)
             if self._committed(stored.deleted()):
                 return
+
+    def delete_watch(self, name: WatchName) -> None:
+        """
+        New files are nobody's from here on; datasets and jobs of earlier ones stay.
+
+        Raises:
+            NotFound: there is no such watch.
+        """
+        while not self._committed(self._stored(Watch, name).deleted()):
+            continue
 
     def _check_unused(self, where: dict[str, str], name: str, *, account: str) -> None:
         query = Query(where={"account": account, "is_over": "False", **where}, limit=1)

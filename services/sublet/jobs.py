@@ -57,13 +57,13 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, (least, most) in _RANGES.items():
+        for name, (least, most) in RANGES.items():
             value = getattr(self, name)
             if not least <= value <= most:
                 raise InvalidRequest(f"got {name} {value}; expected {least} to {most}")
 
 
-_RANGES: Final[Mapping[str, tuple[float, float]]] = {
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
     "epochs": (1, 100),
     "learning_rate": (1e-8, 0.1),
     "lora_rank": (1, 64),
@@ -99,6 +99,8 @@ class Job:
 
     `lease` and `execution` are those of the newest start; a job that is started again keeps its
     name. `resume_from` is the checkpoint that a resumed job's next lease begins with.
+    `requested_at` is when its start was last asked for (when it was created, if not since), and
+    `num_repeats` how often it was asked for again.
     """
 
     name: JobName
@@ -116,6 +118,8 @@ class Job:
     lease: LeaseName | None = None
     execution: str = ""
     resume_from: str = ""
+    requested_at: datetime | None = None
+    num_repeats: int = 0
     watch: WatchName | None = None
     created_by: str
     created_at: datetime
@@ -163,7 +167,10 @@ class Job:
         """
         return self.moved_to(max(self.state, state, key=_RANK.__getitem__), **changes)
 
-    def resumed(self, *, resume_from: str) -> Self:
+    def requested_again(self, now: datetime) -> Self:
+        return replace(self, requested_at=now, num_repeats=self.num_repeats + 1)
+
+    def resumed(self, *, resume_from: str, now: datetime) -> Self:
         """
         The same job asked for once more, to go on from a checkpoint where there is one.
 
@@ -181,6 +188,8 @@ class Job:
             lease=None,
             execution="",
             resume_from=resume_from,
+            requested_at=now,
+            num_repeats=0,
             heartbeat_at=None,
             completed_at=None,
         )

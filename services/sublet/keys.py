@@ -65,10 +65,13 @@ class Keys:
         stored = self._registry.get(ApiKey, hash_secret(secret))
         now = self._clock.now()
         if stored is None or not stored.record.is_valid(now):
+            if stored:
+                refused = replace(stored.record, refused_at=now)
+                self._note(stored, last=stored.record.refused_at, now=now, noted=refused)
             raise Unauthenticated("the API key is unknown, expired or revoked")
         key = stored.record
         user = self._registry.get(User, UserName.of(key.account, key.user))
-        self._note_use(stored, now)
+        self._note(stored, last=key.used_at, now=now, noted=replace(key, used_at=now))
         return KeyHolder(
             account=key.account,
             user=key.user,
@@ -202,12 +205,14 @@ class Keys:
             raise NotFound(f"{name} does not exist")
         return stored
 
-    def _note_use(self, stored: Stored[ApiKey], now: datetime) -> None:
-        """Once an hour: enough to see that a key is alive, and from when on it was not."""
-        if stored.record.used_at and now - stored.record.used_at < _USE_IS_NOTED_EVERY:
+    def _note(
+        self, stored: Stored[ApiKey], *, last: datetime | None, now: datetime, noted: ApiKey
+    ) -> None:
+        """Once an hour: enough to see that a key is used, or a dead one is still tried."""
+        if last and now - last < _USE_IS_NOTED_EVERY:
             return
         try:
-            self._registry.commit(stored.replaced_by(replace(stored.record, used_at=now)))
+            self._registry.commit(stored.replaced_by(noted))
         except LostRace:
             return  # another request noted it
 

@@ -6,12 +6,10 @@ generation.
 """
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Final
 
 from sublet.access import verify
 from sublet.accounts import Account
-from sublet.buckets import PinnedBucket
+from sublet.checking import examine
 from sublet.datasets import (
     OK,
     Dataset,
@@ -21,7 +19,14 @@ from sublet.datasets import (
     Status,
     dataset_name_for,
 )
-from sublet.errors import AlreadyExists, InvalidRequest, LostRace, MalformedEvent, NotFound
+from sublet.errors import (
+    AlreadyExists,
+    InvalidRequest,
+    LostRace,
+    MalformedEvent,
+    NotFound,
+    TryAgain,
+)
 from sublet.events import DatasetRefused, DatasetRegistered, Fact, ObjectFinalized
 from sublet.models import Model
 from sublet.names import (
@@ -39,10 +44,6 @@ from sublet.ports import Clock, Query, Registry, Write, create
 from sublet.training_runs import DEFAULT_OUTPUT_PREFIX, JobRequest, creating
 from sublet.verification import Examination, Verification
 from sublet.watches import TrainingTemplate, Watch, longest_match
-
-_FILES_SHOWN: Final = 5
-_ROW_CHECK: Final = timedelta(seconds=30)
-"""A caller waits: clients give up after a minute, and ask again. The trainer checks the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +117,7 @@ class Registration:
             bucket=request.bucket, object=request.object, generation=LIVE_GENERATION
         )
         account = self._account(request.name.account)
-        live, examined = self._examine(account, live)
+        live, examined = examine(self._verification, account, live)
         verify(examined.access.refusals(), url=live.url)
         if examined.metadata is None or examined.status() != OK:
             raise InvalidRequest(f"{live.url}: {examined.status().message}")
@@ -131,18 +132,6 @@ class Registration:
         )
         dataset = replace(dataset, requested_url=request.url)
         return _as_requested(self._keep(dataset, None), request)
-
-    def _examine(self, account: Account, asked: ObjectVersion) -> tuple[ObjectVersion, Examination]:
-        """What was found of a file, or of a folder's only one, and which file that is."""
-        output = OutputPrefix(bucket=asked.bucket, prefix=DEFAULT_OUTPUT_PREFIX)
-        if not asked.is_folder:
-            return asked, self._verification.examine(account, asked, output, row_check=_ROW_CHECK)
-        with self._verification.listing(account, asked, limit=_FILES_SHOWN + 2) as names:
-            file = _only_file(asked, names)
-            examined = self._verification.examine(account, file, output, row_check=_ROW_CHECK)
-        if examined.reads_under:
-            self._verification.prove_end(examined.reads_under)
-        return file, examined
 
     def _register(self, name: DatasetName, version: ObjectVersion, watch: Watch) -> Dataset:
         prefix = watch.template.output_prefix if watch.template else DEFAULT_OUTPUT_PREFIX
@@ -172,7 +161,7 @@ class Registration:
         writes: list[Write] = [create(dataset)]
         facts: list[Fact] = []
         if dataset.state is DatasetState.READY:
-            writes += self._pin(dataset)
+            writes += self._verification.ownership.pinning(dataset, self._prefix_of(dataset))
             facts.append(
                 DatasetRegistered(
                     dataset=dataset.name,
@@ -194,22 +183,18 @@ class Registration:
             facts.append(requested)
         try:
             entries = self._registry.commit(*writes, announcing=facts)
-        except LostRace:
+        except LostRace as error:
             if winner := self._registry.get(Dataset, dataset.name):
                 return winner.record
-            raise
+            raise TryAgain(f"{dataset.name}: {error}") from None
         self._outbox.publish(entries)
         return dataset
 
-    def _pin(self, dataset: Dataset) -> list[Write]:
-        """Remember which bucket this is, the first time that the account uses it."""
-        assert dataset.bucket_identity is not None
-        pin = PinnedBucket(
-            account=dataset.name.account,
-            identity=dataset.bucket_identity,
-            pinned_at=dataset.created_at,
-        )
-        return [] if self._registry.get(PinnedBucket, pin.key) else [create(pin)]
+    def _prefix_of(self, dataset: Dataset) -> str:
+        """What the dataset makes the account's own: its watch's prefix, its folder, or itself."""
+        watch = self._registry.get(Watch, dataset.watch) if dataset.watch else None
+        folder, slash, _ = dataset.object.object.rpartition("/")
+        return watch.record.prefix if watch else folder + slash or dataset.object.object
 
     def _obstacle_to_training(self, dataset: Dataset, template: TrainingTemplate) -> str:
         """Why the dataset, although registered, cannot be trained as its watch asks; or nothing."""
@@ -291,21 +276,6 @@ def _job_request(dataset: Dataset, template: TrainingTemplate) -> JobRequest:
         display_name=dataset.display_name,
         watch=dataset.watch,
         created_by=dataset.created_by,
-    )
-
-
-def _only_file(folder: ObjectVersion, names: list[str]) -> ObjectVersion:
-    """
-    Raises:
-        InvalidRequest: the folder does not hold exactly one file; says what it holds.
-    """
-    files = [name for name in names if not name.endswith("/")]
-    if len(files) == 1:
-        return replace(folder, object=files[0])
-    more = ", ..." if len(files) > _FILES_SHOWN else ""
-    held = f"more than one file ({', '.join(files[:_FILES_SHOWN])}{more})" if files else "no file"
-    raise InvalidRequest(
-        f"{folder.url} holds {held}; expected exactly one: give the URL of the JSONL file itself"
     )
 
 

@@ -132,6 +132,20 @@ def _ready(model: Model, job: Job, adapter: TrainedAdapter) -> Model:
     )
 
 
+def check_one_start(base_model: ModelName | None, warm_start_from: ModelName | None) -> None:
+    """
+    Raises:
+        InvalidRequest: there is not exactly one model to start from.
+    """
+    if base_model and warm_start_from:
+        raise InvalidRequest("Only one of 'base_model' or 'warm_start_from' should be specified.")
+    if not base_model and not warm_start_from:
+        raise InvalidRequest(
+            "got neither baseModel nor warmStartFrom; expected one of them: "
+            "see `sublet list models -a fireworks` for base models"
+        )
+
+
 class TrainingRuns:
     def __init__(self, registry: Registry, outbox: Outbox, clock: Clock) -> None:
         self._registry = registry
@@ -188,14 +202,16 @@ class TrainingRuns:
             if stored is None:
                 raise NotFound(f"{name} does not exist")
             lease = self._registry.get(Lease, stored.record.lease) if stored.record.lease else None
-            job = stored.record.resumed(resume_from=lease.record.checkpoint if lease else "")
+            now = self._clock.now()
+            checkpoint = lease.record.checkpoint if lease else ""
+            job = stored.record.resumed(resume_from=checkpoint, now=now)
             if lease and lease.record.is_living:
                 raise TryAgain(f"{name}: its last access is still being ended; ask again")
             dataset = self._usable_dataset(job.dataset)
             if self._registry.get(Model, job.output_model):
                 raise AlreadyExists(f"Model {job.output_model} already exists")
             _, model, requested = creating(job)
-            requested = replace(requested, requested_at=self._clock.now())
+            requested = replace(requested, requested_at=now)
             try:
                 entries = self._registry.commit(
                     stored.replaced_by(job),
@@ -234,18 +250,11 @@ class TrainingRuns:
 
     def _with_base_model(self, request: JobRequest) -> JobRequest:
         """The request with the model that its weights are added to, known to be there."""
-        if request.base_model and request.warm_start_from:
-            raise InvalidRequest(
-                "Only one of 'base_model' or 'warm_start_from' should be specified."
-            )
+        check_one_start(request.base_model, request.warm_start_from)
         if request.base_model:
             self._check_base_model(request.base_model)
             return request
-        if request.warm_start_from is None:
-            raise InvalidRequest(
-                "got neither baseModel nor warmStartFrom; expected one of them: "
-                "see `sublet list models -a fireworks` for base models"
-            )
+        assert request.warm_start_from is not None
         stored = self._registry.get(Model, request.warm_start_from)
         if stored is None:
             raise InvalidRequest(f"warmStartFrom: {request.warm_start_from} does not exist")

@@ -1,8 +1,9 @@
 """Watches: a prefix of a bucket, and what to train when a file arrives under it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Self
 
 from sublet.errors import InvalidRequest
 from sublet.jobs import TrainingSettings
@@ -36,6 +37,9 @@ class Watch:
     is_enabled: bool = True
     created_by: str
     created_at: datetime
+    updated_at: datetime | None = None
+    enabled_at: datetime | None = None
+    """Since when it is on again; None: since it was created."""
 
     def __post_init__(self) -> None:
         check_bucket_name(self.bucket)
@@ -60,6 +64,15 @@ class Watch:
             "bucket": self.bucket,
             "created_at": self.created_at.isoformat(),
         }
+
+    @property
+    def is_on_since(self) -> datetime:
+        """What came before is none of its files, unless its event is only late."""
+        return self.enabled_at or self.created_at
+
+    def turned(self, *, on: bool, now: datetime) -> Self:
+        goes_on = on and not self.is_enabled
+        return replace(self, is_enabled=on, enabled_at=now if goes_on else self.enabled_at)
 
     def covers(self, bucket: str, object_name: str) -> bool:
         return self.is_enabled and bucket == self.bucket and object_name.startswith(self.prefix)

@@ -3,5 +3,7 @@ from api_world import Api
 
 
 @pytest.fixture
-def api(world) -> Api:
-    return Api(world)
+def api(world):
+    made = Api(world)
+    yield made
+    made.close()

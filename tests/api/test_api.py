@@ -2,11 +2,13 @@
 The API answers on the wire that existing clients know, and one account sees nothing of another.
 """
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from sublet.jobs import Job
+from sublet.leases import Lease, LeaseState
 from sublet.names import AccountName
 
 ACME = "/v1/accounts/acme"
@@ -74,6 +76,8 @@ def test_a_bucket_that_proves_nothing_is_refused_at_create_with_the_command_that
         {},
         {"datasetId": "d"},
         {"datasetId": "D", "dataset": {"externalUrl": "gs://acme-data/a.jsonl"}},
+        {"datasetId": "%64", "dataset": {"externalUrl": "gs://acme-data/a.jsonl"}},
+        {"datasetId": "d:verify", "dataset": {"externalUrl": "gs://acme-data/a.jsonl"}},
         {"datasetId": "d", "dataset": {"externalUrl": "http://acme-data/a.jsonl"}},
         {"datasetId": "d", "dataset": 3},
         [],
@@ -113,6 +117,7 @@ def test_a_job_with_a_callers_id_can_be_asked_for_again(dataset, api):
         ({"epochs": 0}, "epochs"),
         ({"epochs": "many"}, "epochs"),
         ({"loraRank": 1000}, "lora_rank"),
+        ({"displayName": "n" * 64}, "at most 63"),
         ({"outputModel": "accounts/other/models/m"}, "accounts/acme"),
     ],
 )
@@ -198,7 +203,20 @@ def test_lists_are_paged_newest_first(world, api):
     assert api.get(f"{ACME}/supervisedFineTuningJobs").json() == {
         "supervisedFineTuningJobs": [],
         "nextPageToken": "",
+        "totalSize": 0,
     }
+
+
+def test_leases_that_call_for_a_person_come_before_newer_ones(world, dataset, api):
+    world.advance(minutes=10)
+    api.post(f"{ACME}/datasets", {**DATASET, "datasetId": "e"})
+    older, newer = sorted(world.all(Lease), key=lambda lease: lease.created_at)
+    stored = world.registry.get(Lease, older.name)
+    world.registry.commit(stored.replaced_by(replace(older, state=LeaseState.FAILED)))
+    listed = [lease["name"] for lease in api.get(f"{ACME}/leases").json()["leases"]]
+    assert listed == [older.name, newer.name]
+    by_time = api.get(f"{ACME}/leases", params={"orderBy": "createTime desc"}).json()["leases"]
+    assert [lease["name"] for lease in by_time] == [newer.name, older.name]
 
 
 @pytest.mark.parametrize(

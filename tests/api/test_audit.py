@@ -1,15 +1,18 @@
 """Whatever happens to an account's resources can be read afterwards, and cannot be rewritten."""
 
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
 from sublet.audit import AuditEntry, AuditHead, BrokenChain, verify_chain
 from sublet.auditing import acting_as
+from sublet.memory.clock import MemoryClock
 from sublet.names import AccountName
 from sublet.ports import Query
 
 ACME = "/v1/accounts/acme"
+TOMORROW = (MemoryClock().now() + timedelta(days=1)).isoformat()
 DATASET = {"datasetId": "d", "dataset": {"externalUrl": "gs://acme-data/data/train.jsonl"}}
 SFT = {"dataset": "d", "baseModel": "accounts/fireworks/models/tiny-random", "outputModel": "m"}
 
@@ -50,6 +53,7 @@ def test_every_step_of_an_access_is_there_in_order(history):
         "MintToken",
         "RevokeLease",
         "ProveEnd",
+        "DeliverReceipt",
     ]
     assert {"CreateDataset", "CreateSupervisedFineTuningJob", "CreateModel"} <= set(
         methods(history)
@@ -85,6 +89,22 @@ def test_the_use_of_a_key_is_noted_once_an_hour(world, api):
     world.advance(minutes=61)
     api.get(f"{ACME}/datasets")
     assert methods(entries(api)).count("UseApiKey") == 2
+
+
+@pytest.mark.parametrize("why", ["expired", "revoked"])
+def test_a_dead_key_that_is_tried_is_noted_once_an_hour(world, api, why):
+    made = api.post(f"{ACME}/users/owner/apiKeys", {"apiKey": {"expireTime": TOMORROW}}).json()
+    if why == "revoked":
+        api.post(f"{ACME}/users/owner/apiKeys:delete", {"keyId": made["keyId"]})
+    world.advance(days=365)
+    for _ in range(5):
+        assert api.get(f"{ACME}/datasets", key=made["key"]).status_code == 401
+    tried = [entry for entry in entries(api) if entry["status"]["code"] == "UNAUTHENTICATED"]
+    assert [entry["message"] for entry in tried] == [f"refused in this hour: it is {why}"]
+    assert tried[0]["resource"].endswith(made["keyId"])
+    world.advance(hours=2)
+    api.get(f"{ACME}/datasets", key=made["key"])
+    assert sum(e["status"]["code"] == "UNAUTHENTICATED" for e in entries(api)) == 2
 
 
 def test_making_and_revoking_a_key_is_noted_without_the_key(api):
@@ -161,4 +181,15 @@ def test_entries_can_be_asked_for_by_time_and_by_who(world, api):
     assert "users/b" in str(late) and "users/a" not in str(late)
     assert "users/a" in str(early) and "users/b" not in str(early)
     assert entries(api, email="nobody") == []
+    for query, found in (({"startTime": middle}, late), ({"endTime": middle}, early)):
+        page = api.get(f"{ACME}/auditLogs", params={**query, "pageSize": "1"}).json()
+        assert page["totalSize"] == len(found)
+    none = {"startTime": middle, "endTime": middle}
+    assert api.get(f"{ACME}/auditLogs", params=none).json() == {
+        "auditLogs": [],
+        "nextPageToken": "",
+        "totalSize": 0,
+    }
+    far = {"startTime": "9999-12-31T23:59:59-12:00"}
+    assert api.get(f"{ACME}/auditLogs", params=far).status_code == 400
     assert api.get(f"{ACME}/auditLogs", params={"startTime": "yesterday"}).status_code == 400

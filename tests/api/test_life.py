@@ -203,6 +203,12 @@ def test_deleting_a_job_leaves_its_model_and_its_leases(trained, world, api):
         {"earlyStop": True},
         {"batchSizeSamples": 8},
         {"gradientAccumulationSteps": 4},
+        {"jinjaTemplate": "{{ messages }}"},
+        {"rendererHuggingFaceRepoId": "a/b"},
+        {"mtpEnabled": True},
+        {"awsS3Config": {"iamRoleArn": "arn"}},
+        {"azureBlobStorageConfig": {"tenantId": "t"}},
+        {"wandbConfig": {"enabled": True}},
     ],
 )
 def test_a_setting_that_no_trainer_honours_is_refused_and_not_dropped(dataset, api, field):
@@ -213,7 +219,8 @@ def test_a_setting_that_no_trainer_honours_is_refused_and_not_dropped(dataset, a
 
 def test_neutral_values_of_such_settings_are_echoed(dataset, api):
     neutral = {"earlyStop": False, "gradientAccumulationSteps": 1, "batchSizeSamples": 0}
-    answer = api.post(JOBS, {**SFT, **neutral}).json()
+    unshown = {"wandbConfig": {"enabled": False}, "awsS3Config": {}, "mtpEnabled": False}
+    answer = api.post(JOBS, {**SFT, **neutral, **unshown}).json()
     assert {name: answer[name] for name in neutral} == neutral
 
 

@@ -1,11 +1,14 @@
 """What holds for every operation: how names, bodies, lists, masks and errors are written."""
 
+import base64
+
 import pytest
 
 ACME = "/v1/accounts/acme"
 JOBS = f"{ACME}/supervisedFineTuningJobs"
 DATASET = {"datasetId": "d", "dataset": {"externalUrl": "gs://acme-data/data/train.jsonl"}}
 SFT = {"dataset": "d", "baseModel": "accounts/fireworks/models/tiny-random"}
+WATCH = {"watchId": "w", "watch": {"bucket": "acme-data", "prefix": "in/"}}
 
 
 @pytest.fixture
@@ -153,13 +156,44 @@ def test_a_page_is_never_longer_than_200(jobs, api):
     assert api.get(JOBS, params={"pageSize": "100000"}).is_success
 
 
+def test_a_list_says_how_many_there_are_on_all_pages_of_what_was_asked_for(jobs, api):
+    first = api.get(JOBS, params={"pageSize": "1"}).json()
+    last = api.get(JOBS, params={"pageSize": "2", "pageToken": first["nextPageToken"]}).json()
+    assert (first["totalSize"], last["totalSize"], last["nextPageToken"]) == (3, 3, "")
+    assert api.get(JOBS, params={"filter": 'displayName="Job 1"'}).json()["totalSize"] == 1
+
+
+def test_what_is_not_known_is_ignored_and_named(dataset, api):
+    body = {**SFT, "new_thing": 1, "nodes": 2, "trainer": {"deep": 1}, "a b": 0}
+    answer = api.post(JOBS, body)
+    assert answer.status_code == 200
+    assert answer.headers["x-sublet-ignored-fields"] == "new_thing, nodes, trainer, ?"
+    nested = {"datasetId": "d", "dataset": {**DATASET["dataset"], "newerField": {"x": 1}}}
+    assert (
+        api.post(f"{ACME}/datasets", nested).headers["x-sublet-ignored-fields"]
+        == "dataset.newer_field"
+    )
+    assert "x-sublet-ignored-fields" not in api.post(JOBS, SFT).headers
+
+
+def test_what_passes_says_when_to_ask_again_and_what_does_not_says_nothing(world, api):
+    world.drop()
+    for number in range(3):  # each lights a data account; there are two, and both must rest
+        body = {**DATASET, "datasetId": f"d{number}"}
+        answer = api.post(f"{ACME}/datasets", body)
+    assert (answer.status_code, answer.json()["code"]) == (503, 14)
+    world.advance(seconds=int(answer.headers["retry-after"]) - 1)
+    assert api.post(f"{ACME}/datasets", body).status_code == 503
+    world.advance(seconds=1)
+    assert api.post(f"{ACME}/datasets", body).status_code == 200
+    assert "retry-after" not in api.get(f"{ACME}/datasets/none").headers
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", f"{ACME}/rlorTrainerJobs"),
         ("GET", f"{ACME}/rlorTrainerJobs"),
         ("POST", f"{ACME}/rlorTrainerJobs/j:executeTrainStep"),
-        ("POST", f"{ACME}/dpoJobs"),
         ("GET", f"{ACME}/dpoJobs/j:getMetricsFileEndpoint"),
         ("POST", f"{ACME}/reinforcementFineTuningJobs"),
         ("GET", f"{ACME}/evaluators"),
@@ -179,6 +213,43 @@ def test_what_is_not_offered_says_what_to_use_instead_and_is_not_asked_again(api
 
 def test_a_body_that_is_no_json_or_endless_is_400(api):
     headers = {"Authorization": "Bearer key-acme"}
-    for content in (b"{", b"\xff", b"[" * 100_000, b" " * (2**20 + 1)):
+    for content in (
+        b"{",
+        b"\xff",
+        b"[" * 100_000,
+        b" " * (2**20 + 1),
+        b'{"datasetId": "d", "dataset": {"displayName": "\\ud800"}}',
+        b'{"datasetId": "d", "exampleCount": 1' + b"0" * 5000 + b"}",
+        b'{"datasetId": NaN}',
+    ):
         answer = api.http.post(f"{ACME}/datasets", content=content, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (400, 3)
+
+
+@pytest.mark.parametrize(
+    "content", [b"1", b"[]", b'["a"]', b'["a", 1]', b'["\\ud800", "b"]', b"[" * 9999, b"\xff"]
+)
+def test_a_page_token_that_no_list_gave_is_400(api, content):
+    token = base64.urlsafe_b64encode(content).decode()
+    answer = api.get(JOBS, params={"pageToken": token})
+    assert (answer.status_code, answer.json()["code"]) == (400, 3)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "other"),
+    [
+        ("datasets", DATASET, {**DATASET, "dataset": {**DATASET["dataset"], "displayName": "x"}}),
+        ("supervisedFineTuningJobs?supervisedFineTuningJobId=j", SFT, {**SFT, "epochs": 2}),
+        ("users?userId=u", {"role": "user"}, {"role": "admin"}),
+        ("watches", WATCH, {**WATCH, "watch": {**WATCH["watch"], "enabled": False}}),
+    ],
+)
+def test_a_create_may_be_repeated_and_another_of_the_same_name_is_409(
+    dataset, world, api, path, body, other
+):
+    first = api.post(f"{ACME}/{path}", body)
+    world.advance(minutes=1)
+    assert first.status_code == 200 and api.post(f"{ACME}/{path}", body).json() == first.json()
+    answer = api.post(f"{ACME}/{path}", other)
+    assert (answer.status_code, answer.json()["code"]) == (409, 6)
+    assert answer.headers["x-should-retry"] == "false"

@@ -1,59 +1,75 @@
 """
-The client that others wrote, in a venv of its own: what it needs must not change what sublet is
-tested with.
+The client that others wrote, apart from what sublet is tested with: a folder of pinned wheels, and
+an interpreter that sees nothing else.
 """
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-CLIENT = "fireworks-ai==1.2.28"
-PROGRAMS = Path(__file__).with_name("programs")
+HERE = Path(__file__).parent
+PINS = HERE / "client.txt"
 
 
 class Client:
-    def __init__(self, python: Path, stack) -> None:
-        self._python = python
+    def __init__(self, packages: Path, stack) -> None:
+        self._packages = packages
         self._stack = stack
 
-    def run(self, program: str, tenant, *arguments: str) -> None:
-        """Run a program of ours on the client; what it says when it fails is the test's message."""
+    def run(self, program: str, tenants: dict[str, object]) -> None:
+        """
+        Run a program of ours on the client, as one tenant for each of its flavours; what it says
+        when it fails is the test's message.
+        """
         environment = {
             **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
             "FIREWORKS_BASE_URL": self._stack.variables["SUBLET_BASE_URL"],
-            "FIREWORKS_API_KEY": tenant.api_key,
-            "FIREWORKS_ACCOUNT_ID": tenant.name,
+            "PYTHONPATH": str(self._packages),
         }
-        command = [str(self._python), str(PROGRAMS / f"{program}.py"), *arguments]
+        told = {
+            flavour: {"account": t.name, "api_key": t.api_key, "bucket": t.bucket_name}
+            for flavour, t in tenants.items()
+        }
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=150
+            [sys.executable, "-S", HERE / "programs" / f"{program}.py"],
+            input=json.dumps(told),
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=150,
         )
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.fixture(scope="session")
-def sdk_python(request) -> Path:
+def packages(request) -> Path:
     """Made once for all runs, under pytest's cache; whoever comes meanwhile waits for it."""
-    directory = request.config.cache.mkdir(CLIENT.replace("==", "-"))
-    python = directory / "venv" / "bin" / "python"
+    pins = sha256(PINS.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    directory = request.config.cache.mkdir(f"fireworks-ai-{pins}")
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (directory / "installed").exists():
-            shutil.rmtree(directory / "venv", ignore_errors=True)
-            subprocess.run([sys.executable, "-m", "venv", directory / "venv"], check=True)
-            install = [python, "-m", "pip", "install", "--quiet", CLIENT]
-            done = subprocess.run(install, capture_output=True, text=True, check=False)
+            shutil.rmtree(directory / "packages", ignore_errors=True)
+            pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+            target = ["--target", directory / "packages"]
+            wheels = ["--no-deps", "--no-compile", "--only-binary=:all:", "--requirement", PINS]
+            done = subprocess.run(
+                [*pip, *target, *wheels], capture_output=True, text=True, check=False
+            )
             if done.returncode:
-                pytest.skip(f"{CLIENT} cannot be installed here: {done.stderr[-300:]}")
+                pytest.skip(f"{PINS.name} cannot be installed here: {done.stderr[-300:]}")
             (directory / "installed").touch()
-    return python
+    return directory / "packages"
 
 
 @pytest.fixture
-def client(sdk_python, stack) -> Client:
-    return Client(sdk_python, stack)
+def client(packages, stack) -> Client:
+    return Client(packages, stack)

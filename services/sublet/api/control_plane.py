@@ -1,18 +1,20 @@
 """What the routes have to work with, and how they get it."""
 
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Annotated
 
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
+from sublet.api.bodies import Body, body_of
 from sublet.api.callers import ApiCaller, secret_in
 from sublet.api.masks import ReadMask
 from sublet.api.pages import PageRequest
 from sublet.auditing import AuditedRegistry, set_principal
+from sublet.checking import Checking
 from sublet.deletion import Deletion
-from sublet.errors import InvalidRequest, NotFound
+from sublet.errors import LostRace, NotFound
 from sublet.keys import Keys
 from sublet.leases import LeaseTerms
 from sublet.names import Email
@@ -20,8 +22,6 @@ from sublet.ports import Clock, R
 from sublet.registration import Registration
 from sublet.training_runs import TrainingRuns
 from sublet.verification import Verification
-
-_MAX_BODY_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,9 +44,33 @@ class ControlPlane:
             raise NotFound(f"{name} does not exist")
         return stored.record
 
+    def change(self, kind: type[R], name: str, change: Callable[[R], R]) -> R:
+        """
+        Replace a record by what `change` makes of it, again if somebody else did meanwhile.
+
+        Raises:
+            NotFound: there is no record of that kind and name.
+        """
+        while True:
+            stored = self.registry.get(kind, name)
+            if stored is None:
+                raise NotFound(f"{name} does not exist")
+            changed = change(stored.record)
+            if changed == stored.record:
+                return changed
+            try:
+                self.registry.commit(stored.replaced_by(changed))
+            except LostRace:
+                continue
+            return changed
+
     @property
     def keys(self) -> Keys:
         return Keys(self.registry, self.clock)
+
+    @property
+    def checking(self) -> Checking:
+        return Checking(self.registry, self.verification, self.clock)
 
     @property
     def deletion(self) -> Deletion:
@@ -76,20 +100,8 @@ def _mask(request: Request) -> ReadMask:
     return ReadMask.of(request.query_params)
 
 
-async def _json_body(request: Request) -> Any:  # noqa: ANN401  JSON is any
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_BODY_BYTES:
-            raise InvalidRequest(f"the body is too long; expected at most {_MAX_BODY_BYTES} bytes")
-    try:
-        return json.loads(body or b"{}")
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
-
-
 Plane = Annotated[ControlPlane, Depends(control_plane_of)]
 Caller = Annotated[ApiCaller, Depends(_caller)]
 Page = Annotated[PageRequest, Depends(_page)]
 Mask = Annotated[ReadMask, Depends(_mask)]
-JsonBody = Annotated[Any, Depends(_json_body)]
+JsonBody = Annotated[Body, Depends(body_of)]

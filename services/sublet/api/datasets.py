@@ -6,12 +6,14 @@ from typing import Any, Final
 from fastapi import APIRouter
 
 from sublet.accounts import Right
+from sublet.api.bodies import checked_display_name
 from sublet.api.control_plane import Caller, ControlPlane, JsonBody, Mask, Page, Plane
+from sublet.api.dataset_wire import DatasetAnswer
+from sublet.api.operations import operation
 from sublet.api.pages import list_page
-from sublet.api.paths import name_in
-from sublet.api.wire import dataset_to_wire, read
+from sublet.api.paths import name_in, name_of
 from sublet.datasets import Dataset
-from sublet.errors import FailedPrecondition, InvalidRequest, LostRace, NotFound, Unimplemented
+from sublet.errors import FailedPrecondition, InvalidRequest, Unimplemented
 from sublet.names import DatasetName, parse_gs_url
 from sublet.registration import DatasetRequest
 
@@ -24,7 +26,6 @@ _FILTERS: Final = {
     "state": "state",
     "createdBy": "created_by",
 }
-_MAX_DISPLAY_NAME: Final = 63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +59,14 @@ class UpdateDataset:
 
 
 @router.post(_DATASETS)
+@operation(takes=CreateDataset, gives=DatasetAnswer, refusals=(404, 409))
 def create(plane: Plane, caller: Caller, account: str, body: JsonBody) -> dict[str, Any]:
     """
     Refused at once, with the reason and the command that mends it, if the bucket does not prove
     what it must: a dataset that exists is one that jobs may use.
     """
-    own, asked = caller.may(Right.CREATE, account), read(body, CreateDataset)
-    fields, name = asked.fields(), name_in(DatasetName, own, asked.dataset_id)
+    own, asked = caller.may(Right.CREATE, account), body.read(CreateDataset)
+    fields, name = asked.fields(), name_of(DatasetName, own, asked.dataset_id)
     if not fields.external_url:
         raise InvalidRequest(
             "dataset.externalUrl is required: a dataset is the gs:// URL of a file in your bucket"
@@ -74,22 +76,24 @@ def create(plane: Plane, caller: Caller, account: str, body: JsonBody) -> dict[s
         name=name,
         bucket=bucket,
         object=object_name,
-        display_name=_display_name(fields.display_name),
+        display_name=checked_display_name(fields.display_name),
         format=fields.format,
         created_by=caller.user,
     )
-    return dataset_to_wire(plane.registration.create(request))
+    return DatasetAnswer.of(plane.registration.create(request)).to_json()
 
 
 @router.get(_DATASETS)
+@operation(gives=DatasetAnswer, listed_as="datasets")
 def list_datasets(plane: Plane, caller: Caller, account: str, page: Page) -> dict[str, Any]:
     own = caller.may(Right.READ, account)
     return list_page(
-        plane.registry, Dataset, own, page, dataset_to_wire, "datasets", filters=_FILTERS
+        plane.registry, Dataset, own, page, DatasetAnswer.of, "datasets", filters=_FILTERS
     )
 
 
 @router.get(f"{_DATASETS}/{{dataset}}:getDownloadEndpoint")
+@operation()
 def get_download_endpoint(
     plane: Plane, caller: Caller, account: str, dataset: str
 ) -> dict[str, Any]:
@@ -101,9 +105,9 @@ def get_download_endpoint(
     )
 
 
-@router.post(f"{_DATASETS}/{{dataset}}:getUploadEndpoint")
-@router.post(f"{_DATASETS}/{{dataset}}:upload")
-@router.post(f"{_DATASETS}/{{dataset}}:validateUpload")
+@router.post(f"{_DATASETS}/{{dataset}}:getUploadEndpoint", include_in_schema=False)
+@router.post(f"{_DATASETS}/{{dataset}}:upload", include_in_schema=False)
+@router.post(f"{_DATASETS}/{{dataset}}:validateUpload", include_in_schema=False)
 def upload(caller: Caller, account: str, dataset: str) -> dict[str, Any]:
     name = name_in(DatasetName, caller.may(Right.CREATE, account), dataset)
     raise Unimplemented(
@@ -113,38 +117,36 @@ def upload(caller: Caller, account: str, dataset: str) -> dict[str, Any]:
 
 
 @router.get(f"{_DATASETS}/{{dataset}}")
+@operation(gives=DatasetAnswer)
 def get(plane: Plane, caller: Caller, account: str, dataset: str, mask: Mask) -> dict[str, Any]:
     name = name_in(DatasetName, caller.may(Right.READ, account), dataset)
-    return mask.applied_to(dataset_to_wire(_get(plane, name)))
+    return mask.applied_to(DatasetAnswer.of(_get(plane, name)).to_json())
 
 
 @router.patch(f"{_DATASETS}/{{dataset}}")
+@operation(takes=UpdateDataset, gives=DatasetAnswer)
 def update(
     plane: Plane, caller: Caller, account: str, dataset: str, body: JsonBody
 ) -> dict[str, Any]:
     """The display name; a dataset is otherwise what was verified when it was made."""
     name = name_in(DatasetName, caller.may(Right.MANAGE, account), dataset)
-    asked = read(body, UpdateDataset)
-    while True:
-        stored = plane.registry.get(Dataset, name)
-        if stored is None:
-            raise NotFound(f"{name} does not exist")
-        _check_unchanged(stored.record, asked)
-        if asked.display_name is None or asked.display_name == stored.record.display_name:
-            return dataset_to_wire(stored.record)
-        changed = replace(
-            stored.record,
-            display_name=_display_name(asked.display_name),
+    asked = body.read(UpdateDataset)
+
+    def changed(dataset: Dataset) -> Dataset:
+        _check_unchanged(dataset, asked)
+        if asked.display_name in (None, dataset.display_name):
+            return dataset
+        return replace(
+            dataset,
+            display_name=checked_display_name(asked.display_name or ""),
             updated_at=plane.clock.now(),
         )
-        try:
-            plane.registry.commit(stored.replaced_by(changed))
-        except LostRace:
-            continue
-        return dataset_to_wire(changed)
+
+    return DatasetAnswer.of(plane.change(Dataset, name, changed)).to_json()
 
 
 @router.delete(f"{_DATASETS}/{{dataset}}")
+@operation()
 def delete(plane: Plane, caller: Caller, account: str, dataset: str) -> dict[str, Any]:
     """The record goes; the owner's object is not touched."""
     name = name_in(DatasetName, caller.may(Right.MANAGE, account), dataset)
@@ -156,16 +158,8 @@ def _get(plane: ControlPlane, name: DatasetName) -> Dataset:
     return plane.find(Dataset, name)
 
 
-def _display_name(text: str) -> str:
-    if len(text) > _MAX_DISPLAY_NAME:
-        raise InvalidRequest(
-            f"displayName has {len(text)} characters; expected at most {_MAX_DISPLAY_NAME}"
-        )
-    return text
-
-
 def _check_unchanged(dataset: Dataset, asked: UpdateDataset) -> None:
-    shown = dataset_to_wire(dataset)
+    shown = DatasetAnswer.of(dataset).to_json()
     given = {
         "externalUrl": asked.external_url,
         "format": asked.format,

@@ -1,104 +1,126 @@
-"""Leases, receipts and audit entries as JSON: the account of every access, under names of ours."""
+"""Leases and audit entries as JSON: the account of every access, under names of ours."""
 
-from sublet.api.wire import Json, time_to_wire, without_unset
+from sublet.api.answers import Answer, Int64, StatusAnswer, Timestamp, time_to_wire
 from sublet.audit import AuditEntry
 from sublet.codec import rfc3339
-from sublet.leases import Lease, MintedToken, Probe
-from sublet.receipts import Reading, Receipt
+from sublet.leases import Lease, LeaseState, MintedToken, Probe, Purpose
 
 
-def lease_to_wire(lease: Lease) -> Json:
-    holder = lease.holder
-    return without_unset(
-        name=lease.name,
-        purpose=lease.purpose,
-        state=lease.state,
-        job=lease.job,
-        externalUrl=lease.reads.url,
-        externalGeneration=str(lease.reads.generation),
-        outputUri=lease.writes.url if lease.writes else None,
-        dataServiceAccount=lease.data_account,
-        epoch=lease.epoch,
-        holder={"identity": holder.identity, "execution": holder.execution} if holder else None,
-        bytesRead=str(lease.bytes_read),
-        numTokens=lease.num_tokens,
-        tokens=[_token_to_wire(token) for token in lease.tokens],
-        createTime=time_to_wire(lease.created_at),
-        claimTime=time_to_wire(lease.claimed_at),
-        heartbeatTime=time_to_wire(lease.heartbeat_at),
-        expireTime=time_to_wire(lease.expires_at),
-        revokeTime=time_to_wire(lease.revoked_at),
-        revokeReason=lease.revoked_because or None,
-        lastTokenDies=time_to_wire(lease.dies_at),
-        endTime=time_to_wire(lease.ended_at),
-        lastProbe=_probe_to_wire(lease.last_probe),
-    )
+class TokenAnswer(Answer, kw_only=True):
+    """Of a token that was minted: its hash, which opens nothing."""
+
+    sha256: str
+    mint_time: Timestamp
+    die_time: Timestamp
+
+    @classmethod
+    def of(cls, token: MintedToken) -> "TokenAnswer":
+        return cls(
+            sha256=token.sha256,
+            mint_time=rfc3339(token.minted_at),
+            die_time=rfc3339(token.dies_at),
+        )
 
 
-def receipt_to_wire(receipt: Receipt) -> Json:
-    return {
-        "job": receipt.job,
-        "state": receipt.state,
-        "dataset": receipt.dataset,
-        "externalUrl": receipt.object.url,
-        "externalGeneration": str(receipt.object.generation),
-        "externalCrc32c": receipt.crc32c,
-        "externalSizeBytes": str(receipt.size_bytes),
-        "outputModel": receipt.output_model,
-        "outputUri": receipt.output_url,
-        "accessIsRefused": receipt.is_refused,
-        "readings": [_reading_to_wire(reading) for reading in receipt.readings],
-    }
+class ProbeAnswer(Answer, kw_only=True):
+    time: Timestamp
+    refused: bool
+    answers: str
+
+    @classmethod
+    def of(cls, probe: Probe | None) -> "ProbeAnswer | None":
+        if probe is None:
+            return None
+        return cls(time=rfc3339(probe.at), refused=probe.is_refused, answers=probe.answers)
 
 
-def _reading_to_wire(reading: Reading) -> Json:
-    return without_unset(
-        lease=reading.lease,
-        purpose=reading.purpose,
-        state=reading.state,
-        externalUrl=reading.reads.url,
-        externalGeneration=str(reading.reads.generation),
-        outputUri=reading.writes or None,
-        bytesRead=str(reading.bytes_read),
-        credential=reading.credential,
-        heldBy=reading.held_by,
-        numTokens=reading.num_tokens,
-        tokens=[_token_to_wire(token) for token in reading.tokens],
-        startTime=time_to_wire(reading.started_at),
-        mintingStopTime=time_to_wire(reading.minting_stopped_at),
-        mintingStopReason=reading.minting_stopped_because or None,
-        lastPossibleUse=time_to_wire(reading.last_possible_use),
-        refused=reading.is_refused,
-        proof=_probe_to_wire(reading.proof),
-    )
+class HolderAnswer(Answer, kw_only=True):
+    identity: str
+    execution: str
 
 
-def _token_to_wire(token: MintedToken) -> Json:
-    return {
-        "sha256": token.sha256,
-        "mintTime": rfc3339(token.minted_at),
-        "dieTime": rfc3339(token.dies_at),
-    }
+class LeaseAnswer(Answer, kw_only=True):
+    name: str
+    purpose: Purpose
+    state: LeaseState
+    job: str | None = None
+    external_url: str
+    external_generation: Int64
+    output_uri: str | None = None
+    data_service_account: str
+    epoch: int
+    holder: HolderAnswer | None = None
+    bytes_read: Int64
+    num_tokens: int
+    tokens: list[TokenAnswer]
+    create_time: Timestamp
+    claim_time: Timestamp | None = None
+    heartbeat_time: Timestamp | None = None
+    expire_time: Timestamp
+    revoke_time: Timestamp | None = None
+    revoke_reason: str | None = None
+    last_token_dies: Timestamp | None = None
+    end_time: Timestamp | None = None
+    last_probe: ProbeAnswer | None = None
+
+    @classmethod
+    def of(cls, lease: Lease) -> "LeaseAnswer":
+        holder = lease.holder
+        return cls(
+            name=lease.name,
+            purpose=lease.purpose,
+            state=lease.state,
+            job=lease.job,
+            external_url=lease.reads.url,
+            external_generation=str(lease.reads.generation),
+            output_uri=lease.writes.url if lease.writes else None,
+            data_service_account=lease.data_account,
+            epoch=lease.epoch,
+            holder=HolderAnswer(identity=holder.identity, execution=holder.execution)
+            if holder
+            else None,
+            bytes_read=str(lease.bytes_read),
+            num_tokens=lease.num_tokens,
+            tokens=[TokenAnswer.of(token) for token in lease.tokens],
+            create_time=rfc3339(lease.created_at),
+            claim_time=time_to_wire(lease.claimed_at),
+            heartbeat_time=time_to_wire(lease.heartbeat_at),
+            expire_time=rfc3339(lease.expires_at),
+            revoke_time=time_to_wire(lease.revoked_at),
+            revoke_reason=lease.revoked_because or None,
+            last_token_dies=time_to_wire(lease.dies_at),
+            end_time=time_to_wire(lease.ended_at),
+            last_probe=ProbeAnswer.of(lease.last_probe),
+        )
 
 
-def _probe_to_wire(probe: Probe | None) -> Json | None:
-    if probe is None:
-        return None
-    return {"time": rfc3339(probe.at), "refused": probe.is_refused, "answers": probe.answers}
-
-
-def audit_entry_to_wire(entry: AuditEntry) -> Json:
+class AuditEntryAnswer(Answer, kw_only=True):
     """With every field that its hash is made of, so that whoever has the list can check it."""
-    return {
-        "id": f"{entry.sequence:012d}",
-        "sequence": str(entry.sequence),
-        "timestamp": rfc3339(entry.at),
-        "principal": entry.principal,
-        "method": entry.action.method,
-        "resource": entry.action.resource,
-        "message": entry.action.message,
-        "status": {"code": entry.action.code, "message": ""},
-        "isAdminAction": entry.action.method.endswith(("User", "ApiKey")),
-        "previousSha256": entry.previous_sha256,
-        "sha256": entry.sha256,
-    }
+
+    id: str
+    sequence: Int64
+    timestamp: Timestamp
+    principal: str
+    method: str
+    resource: str
+    message: str
+    status: StatusAnswer
+    is_admin_action: bool
+    previous_sha256: str
+    sha256: str
+
+    @classmethod
+    def of(cls, entry: AuditEntry) -> "AuditEntryAnswer":
+        return cls(
+            id=f"{entry.sequence:012d}",
+            sequence=str(entry.sequence),
+            timestamp=rfc3339(entry.at),
+            principal=entry.principal,
+            method=entry.action.method,
+            resource=entry.action.resource,
+            message=entry.action.message,
+            status=StatusAnswer(code=entry.action.code, message=""),
+            is_admin_action=entry.action.method.endswith(("User", "ApiKey")),
+            previous_sha256=entry.previous_sha256,
+            sha256=entry.sha256,
+        )

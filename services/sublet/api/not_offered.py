@@ -13,7 +13,7 @@ from sublet.errors import Unimplemented
 
 router = APIRouter()
 
-_USE: Final = {
+USE: Final = {
     "rlorTrainerJobs": "the trainer has no reinforcement loss yet; train on the best trajectories "
     "with supervisedFineTuningJobs",
     "dpoJobs": "the trainer has no preference loss yet; train on the preferred answers with "
@@ -40,7 +40,7 @@ def _refusal(collection: str, instead: str) -> Callable[..., dict[str, Any]]:
     return refuse
 
 
-for _collection, _instead in _USE.items():
+for _collection, _instead in USE.items():
     for _path in (_collection, f"{_collection}/{{rest:path}}"):
         router.add_api_route(
             f"/v1/accounts/{{account}}/{_path}",

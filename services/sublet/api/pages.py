@@ -6,21 +6,26 @@ Source: https://google.aip.dev/158, https://google.aip.dev/160
 """
 
 import base64
-import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+import msgspec
+
+from sublet.api.answers import Answer
 from sublet.api.masks import ReadMask, camel
+from sublet.codec import encode
 from sublet.errors import InvalidRequest
 from sublet.names import AccountName
-from sublet.ports import Query, R, Registry
+from sublet.ports import Query, R, Record, Registry
 
 MAX_PAGE: Final = 200
 _DEFAULT_PAGE: Final = 50
 _TERM = re.compile(r'\s*(\w+)\s*=\s*"([^"]*)"\s*')
 _AND = re.compile(r"\s+AND\s+(?=\w+\s*=)")
+Position = tuple[str, str]
+"""The value that a list is ordered by, and the key of the record that has it."""
 _ORDERS: Final = {"createTime": "created_at", "create_time": "created_at", "name": "name"}
 
 
@@ -48,24 +53,36 @@ class PageRequest:
             mask=ReadMask.of(query),
         )
 
-    def beginning_after(self, value: str) -> "PageRequest":
-        """As if the page before had ended with a record of that value."""
-        return replace(self, page_token=_token(value, ""))
-
-    def query(self, account: AccountName, filters: Mapping[str, str]) -> Query:
-        ordered, _, direction = (self.order_by or "createTime desc").partition(" ")
-        if ordered not in _ORDERS or direction.strip() not in ("", "asc", "desc"):
+    def query(self, account: AccountName, filters: Mapping[str, str], order: str) -> Query:
+        """
+        Args:
+            order: the index field that a list descends by where its caller asks for no order.
+        """
+        ordered, _, direction = (self.order_by or "default desc").partition(" ")
+        orders = _ORDERS if self.order_by else {"default": order}
+        if ordered not in orders or direction.strip() not in ("", "asc", "desc"):
             raise InvalidRequest(
                 f"got orderBy {self.order_by[:60]!r}; expected name, createTime, name desc or "
                 "createTime desc"
             )
         return Query(
             where={"account": account, **_parse_filter(self.filter, filters)},
-            order_by=_ORDERS[ordered],
+            order_by=orders[ordered],
             descending=direction.strip() == "desc",
             limit=min(self.page_size or _DEFAULT_PAGE, MAX_PAGE) + 1,
-            after=_position(self.page_token),
+            after=_read_token(self.page_token),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """The part of a list, newest first, that comes after `begin` and not after `end`."""
+
+    begin: Position | None = None
+    end: Position | None = None
+
+    def holds(self, position: Position) -> bool:
+        return self.end is None or position >= self.end
 
 
 def list_page(
@@ -73,31 +90,48 @@ def list_page(
     kind: type[R],
     account: AccountName,
     page: PageRequest,
-    present: Callable[[R], dict[str, Any]],
+    present: Callable[[R], Answer],
     key: str,
     *,
     filters: Mapping[str, str],
     where: Mapping[str, str] | None = None,
+    order: str = "created_at",
+    span: Span = Span(),
 ) -> dict[str, Any]:
     """
-    One page under `key`, with the token of the next one, or "" after the last.
+    One page under `key`, with the token of the next one, or "" after the last, and how many there
+    are on all pages together.
 
     Args:
         filters: which fields of the resource a filter may name, and what the index calls them.
         where: what else must be so, whatever the filter says.
+        order: the index field that the list descends by where its caller asks for no order.
+        span: which part of the list; it needs the default order.
     """
-    query = page.query(account, filters)
-    query = replace(query, where={**query.where, **(where or {})})
-    found = [stored.record for stored in registry.find(kind, query)]
+    query = page.query(account, filters, order)
+    query = replace(query, where={**query.where, **(where or {})}, after=query.after or span.begin)
+    found = [
+        stored.record
+        for stored in registry.find(kind, query)
+        if span.holds(_position(stored.record, query))
+    ]
     shown = found[: query.limit - 1]
-    token = ""
-    if len(found) == query.limit:
-        last = shown[-1]
-        token = _token(last.index().get(query.order_by, ""), last.key)
+    is_last = len(found) < query.limit
     return {
-        key: [page.mask.applied_to(present(record)) for record in shown],
-        "nextPageToken": token,
+        key: [page.mask.applied_to(present(record).to_json()) for record in shown],
+        "nextPageToken": "" if is_last else _token(_position(shown[-1], query)),
+        "totalSize": _total(registry, kind, query, span),
     }
+
+
+def _total(registry: Registry, kind: type[R], query: Query, span: Span) -> int:
+    total = registry.count(kind, replace(query, after=span.begin))
+    beyond = registry.count(kind, replace(query, after=span.end)) if span.end else 0
+    return max(0, total - beyond)
+
+
+def _position(record: Record, query: Query) -> Position:
+    return record.index().get(query.order_by, ""), record.key
 
 
 def _parse_filter(text: str, filters: Mapping[str, str]) -> dict[str, str]:
@@ -116,15 +150,15 @@ def _parse_filter(text: str, filters: Mapping[str, str]) -> dict[str, str]:
     return terms
 
 
-def _token(value: str, key: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([value, key]).encode()).decode()
+def _token(position: Position) -> str:
+    return base64.urlsafe_b64encode(encode(position)).decode()
 
 
-def _position(token: str) -> tuple[str, str] | None:
+def _read_token(token: str) -> Position | None:
     if not token:
         return None
     try:
-        value, key = json.loads(base64.urlsafe_b64decode(token))
-    except (ValueError, TypeError):
+        value, key = msgspec.json.decode(base64.urlsafe_b64decode(token), type=Position)
+    except (ValueError, msgspec.MsgspecError):
         raise InvalidRequest(f"got pageToken {token[:40]!r}, which no list gave") from None
-    return str(value), str(key)
+    return value, key

@@ -47,7 +47,17 @@ def name_in(kind: type[N], account: AccountName, text: str) -> N:
     _, colon, verb = decoded.partition(":")
     if colon:
         raise NotFound(f"{kind.collection} have no operation :{verb[:40]} by this method")
-    name = kind.under(account, decoded)
+    return name_of(kind, account, decoded)
+
+
+def name_of(kind: type[N], account: AccountName, text: str) -> N:
+    """
+    The resource of an account that a body or a query names, by its id or its full name.
+
+    Raises:
+        AccessDenied: the full name is another account's.
+    """
+    name = kind.under(account, text)
     if name.account != account:
         raise AccessDenied(f"the path is of {account}; it cannot name {name}")
     return name

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from sublet.api.control_plane import control_plane_of
 from sublet.audit import Action
-from sublet.errors import InvalidRequest, NotFound, SubletError, Unimplemented
+from sublet.errors import InvalidRequest, NotFound, SubletError, TryAgain, Unimplemented
 from sublet.keys import KeyHolder
 
 _log = logging.getLogger(__name__)
@@ -42,8 +42,13 @@ async def _sublet_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SubletError)
     await _note_refusal(request, error)
     status = _STATUSES.get(error.reason, error.status)
-    headers = _NEVER_RETRY if error.reason in _FINAL_REASONS else None
-    return JSONResponse(error.to_wire(), status, headers)
+    return JSONResponse(error.to_wire(), status, _advice(error))
+
+
+def _advice(error: SubletError) -> dict[str, str]:
+    if error.reason in _FINAL_REASONS:
+        return _NEVER_RETRY
+    return {"Retry-After": str(error.after_s)} if isinstance(error, TryAgain) else {}
 
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:

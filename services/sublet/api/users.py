@@ -1,17 +1,19 @@
 """Users and their API keys: made by an admin; a user may make and revoke keys of their own."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 from fastapi import APIRouter
 
 from sublet.accounts import ApiKey, Right, Role, User, UserName
+from sublet.api.answers import utc
 from sublet.api.callers import ApiCaller
 from sublet.api.control_plane import Caller, JsonBody, Mask, Page, Plane
+from sublet.api.operations import operation
 from sublet.api.pages import list_page
-from sublet.api.paths import name_in
-from sublet.api.wire import api_key_to_wire, read, unwrapped, user_to_wire
+from sublet.api.paths import name_in, name_of
+from sublet.api.wire import ApiKeyAnswer, UserAnswer
 from sublet.errors import InvalidRequest
 
 router = APIRouter()
@@ -61,6 +63,7 @@ class DeleteApiKey:
 
 
 @router.post(_USERS)
+@operation(takes=UserFields, gives=UserAnswer, query=("userId",), refusals=(409,))
 def create(
     plane: Plane,
     caller: Caller,
@@ -69,61 +72,67 @@ def create(
     userId: str = "",  # noqa: N803  the wire's
 ) -> dict[str, Any]:
     own = caller.may(Right.ADMINISTER, account)
-    fields = read(unwrapped(body, "user"), UserFields)
+    fields = body.read(UserFields, wrapped_in="user")
     if fields.role is None:
         raise InvalidRequest(f"role is required; expected one of {', '.join(Role)}")
     if not userId:
         raise InvalidRequest("the query's userId is required: the new user's id")
     now = plane.clock.now()
     user = User(
-        name=name_in(UserName, own, userId), created_at=now, updated_at=now, **fields.changes()
+        name=name_of(UserName, own, userId), created_at=now, updated_at=now, **fields.changes()
     )
     plane.keys.ensure_owner(own)
-    return user_to_wire(plane.keys.create_user(user))
+    return UserAnswer.of(plane.keys.create_user(user)).to_json()
 
 
 @router.get(_USERS)
+@operation(gives=UserAnswer, listed_as="users")
 def list_users(plane: Plane, caller: Caller, account: str, page: Page) -> dict[str, Any]:
     own = caller.may(Right.ADMINISTER, account)
     plane.keys.ensure_owner(own)
-    return list_page(plane.registry, User, own, page, user_to_wire, "users", filters=_FILTERS)
+    return list_page(plane.registry, User, own, page, UserAnswer.of, "users", filters=_FILTERS)
 
 
 @router.get(f"{_USERS}/{{user}}")
+@operation(gives=UserAnswer)
 def get(plane: Plane, caller: Caller, account: str, user: str, mask: Mask) -> dict[str, Any]:
     name = _self_or_any(caller, account, user)
-    return mask.applied_to(user_to_wire(plane.keys.user(name)))
+    return mask.applied_to(UserAnswer.of(plane.keys.user(name)).to_json())
 
 
 @router.patch(f"{_USERS}/{{user}}")
+@operation(takes=UserFields, gives=UserAnswer)
 def update(plane: Plane, caller: Caller, account: str, user: str, body: JsonBody) -> dict[str, Any]:
     name = name_in(UserName, caller.may(Right.ADMINISTER, account), user)
-    changes = read(unwrapped(body, "user"), UserFields).changes()
-    return user_to_wire(plane.keys.update_user(name, **changes))
+    changes = body.read(UserFields, wrapped_in="user").changes()
+    return UserAnswer.of(plane.keys.update_user(name, **changes)).to_json()
 
 
 @router.post(f"{_KEYS}:delete")
+@operation(takes=DeleteApiKey)
 def delete_key(
     plane: Plane, caller: Caller, account: str, user: str, body: JsonBody
 ) -> dict[str, Any]:
-    plane.keys.revoke(_self_or_any(caller, account, user), read(body, DeleteApiKey).key_id)
+    plane.keys.revoke(_self_or_any(caller, account, user), body.read(DeleteApiKey).key_id)
     return {}
 
 
 @router.post(_KEYS)
+@operation(takes=CreateApiKey, gives=ApiKeyAnswer)
 def create_key(
     plane: Plane, caller: Caller, account: str, user: str, body: JsonBody
 ) -> dict[str, Any]:
     """The answer holds the key, this once: only its hash is kept."""
     name = _self_or_any(caller, account, user)
-    asked = read(body, CreateApiKey).api_key
+    asked = body.read(CreateApiKey).api_key
     key, secret = plane.keys.issue(
-        name, display_name=asked.display_name, expires_at=_utc(asked.expire_time)
+        name, display_name=asked.display_name, expires_at=_expiry(asked.expire_time)
     )
-    return {**api_key_to_wire(key), "key": secret}
+    return ApiKeyAnswer.of(key, secret).to_json()
 
 
 @router.get(_KEYS)
+@operation(gives=ApiKeyAnswer, listed_as="apiKeys")
 def list_keys(plane: Plane, caller: Caller, account: str, user: str, page: Page) -> dict[str, Any]:
     name = _self_or_any(caller, account, user)
     plane.keys.user(name)
@@ -133,7 +142,7 @@ def list_keys(plane: Plane, caller: Caller, account: str, user: str, page: Page)
         ApiKey,
         name.account,
         page,
-        api_key_to_wire,
+        ApiKeyAnswer.of,
         "apiKeys",
         filters=_KEY_FILTERS,
         where=where,
@@ -155,6 +164,8 @@ def _role(text: str) -> Role:
         raise InvalidRequest(f"got role {text[:40]!r}; expected one of {', '.join(Role)}") from None
 
 
-def _utc(time: datetime | None) -> datetime | None:
-    """A time without a zone is UTC: clients send such ones."""
-    return time.replace(tzinfo=UTC) if time and time.tzinfo is None else time
+def _expiry(time: datetime | None) -> datetime | None:
+    try:
+        return utc(time) if time else None
+    except OverflowError:
+        raise InvalidRequest(f"got expireTime {time}; expected one before the year 9999") from None

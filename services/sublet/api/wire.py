@@ -1,273 +1,190 @@
-"""
-JSON of the API: camelCase out, camelCase or snake_case in; int64 as strings, times in RFC 3339,
-null as if it were not there. What Fireworks' own types do not have rides along under names of ours.
+"""Accounts, users, keys, models and watches as the API shows them."""
 
-Source: https://protobuf.dev/programming-guides/json
-"""
-
-import re
-from datetime import datetime
-from typing import Any, TypeVar
-
-import msgspec
-
-from sublet.access import AccessReport, Finding
-from sublet.accounts import Account, ApiKey, User, UserName
+from sublet.accounts import Account, ApiKey, Role, User, UserName
+from sublet.api.answers import WELL, Answer, Int64, StatusAnswer, Timestamp, time_to_wire
 from sublet.codec import rfc3339
-from sublet.datasets import Dataset, Status
-from sublet.errors import InvalidRequest
-from sublet.jobs import Job
-from sublet.leases import LeaseTerms
-from sublet.models import Model
-from sublet.rows import RowReport
-from sublet.watches import Watch
-
-T = TypeVar("T")
-Json = dict[str, Any]
+from sublet.models import Model, ModelKind, ModelState
+from sublet.watches import TrainingTemplate, Watch
 
 
-def read(body: object, kind: type[T]) -> T:
-    """
-    Read a request's body; unknown fields are ignored, since newer clients send more.
+class AccountAnswer(Answer, kw_only=True):
+    """`email` is the address to grant on a bucket; the other principals ride along."""
 
-    Raises:
-        InvalidRequest: a field is missing or of the wrong type; names it.
-    """
-    try:
-        return msgspec.convert(_snake(body), kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(str(error)) from None
+    name: str
+    display_name: str
+    email: str
+    state: str
+    status: StatusAnswer
+    suspend_state: str
+    create_time: Timestamp
+    update_time: Timestamp
+    control_plane_service_account: str
+    data_service_accounts: list[str]
+    project_numbers: list[Int64]
 
-
-def unwrapped(body: object, key: str) -> object:
-    """A body that is sent whole, or under its resource's name as some callers do."""
-    if isinstance(body, dict):
-        for name in (key, _snake_name(key)):
-            if isinstance(body.get(name), dict):
-                return body[name]
-    return body
-
-
-def _snake(value: object) -> object:
-    """Keys in snake_case; what is null is left out."""
-    if isinstance(value, dict):
-        return {
-            _snake_name(str(key)): _snake(item) for key, item in value.items() if item is not None
-        }
-    return [_snake(item) for item in value] if isinstance(value, list) else value
-
-
-def _snake_name(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])([A-Z])", lambda found: f"_{found[1].lower()}", name)
+    @classmethod
+    def of(cls, account: Account, verifier: str) -> "AccountAnswer":
+        return cls(
+            name=account.name,
+            display_name=account.display_name,
+            email=account.email,
+            state="READY",
+            status=WELL,
+            suspend_state="UNSUSPENDED",
+            create_time=rfc3339(account.created_at),
+            update_time=rfc3339(account.created_at),
+            control_plane_service_account=verifier,
+            data_service_accounts=[*account.data_accounts],
+            project_numbers=[str(number) for number in account.project_numbers],
+        )
 
 
-def without_unset(**fields: Any) -> Json:  # noqa: ANN401
-    return {key: value for key, value in fields.items() if value is not None}
+class UserAnswer(Answer, kw_only=True):
+    name: str
+    display_name: str
+    email: str
+    role: Role
+    service_account: bool
+    state: str
+    status: StatusAnswer
+    create_time: Timestamp
+    update_time: Timestamp
+
+    @classmethod
+    def of(cls, user: User) -> "UserAnswer":
+        return cls(
+            name=user.name,
+            display_name=user.display_name,
+            email=user.email,
+            role=user.role,
+            service_account=user.is_service_account,
+            state="READY",
+            status=WELL,
+            create_time=rfc3339(user.created_at),
+            update_time=rfc3339(user.updated_at),
+        )
 
 
-def time_to_wire(value: datetime | None) -> str | None:
-    return None if value is None else rfc3339(value)
+class ApiKeyAnswer(Answer, kw_only=True):
+    """`key` is in the answer that makes it; `secure` says that nobody here knows it any more."""
+
+    key_id: str
+    display_name: str
+    user: str
+    secure: bool
+    create_time: Timestamp
+    expire_time: Timestamp | None = None
+    last_use_time: Timestamp | None = None
+    key: str | None = None
+
+    @classmethod
+    def of(cls, key: ApiKey, secret: str | None = None) -> "ApiKeyAnswer":
+        return cls(
+            key_id=key.key_id,
+            display_name=key.display_name,
+            user=UserName.of(key.account, key.user),
+            secure=True,
+            create_time=rfc3339(key.created_at),
+            expire_time=time_to_wire(key.expires_at),
+            last_use_time=time_to_wire(key.used_at),
+            key=secret,
+        )
 
 
-def _status(status: Status) -> Json:
-    return {"code": status.code, "message": status.message}
+class PeftDetails(Answer, kw_only=True):
+    base_model: str
+    r: int
+    target_modules: list[str]
 
 
-def account_to_wire(account: Account, verifier: str) -> Json:
-    """`email` is the address to grant on a bucket; the other two principals ride along."""
-    return {
-        "name": account.name,
-        "displayName": account.display_name,
-        "email": account.email,
-        "state": "READY",
-        "status": {"code": "OK", "message": ""},
-        "suspendState": "UNSUSPENDED",
-        "createTime": rfc3339(account.created_at),
-        "updateTime": rfc3339(account.created_at),
-        "controlPlaneServiceAccount": verifier,
-        "dataServiceAccounts": list(account.data_accounts),
-        "projectNumbers": [str(number) for number in account.project_numbers],
-    }
+class ModelAnswer(Answer, kw_only=True):
+    name: str
+    display_name: str
+    kind: ModelKind
+    state: ModelState
+    status: StatusAnswer
+    create_time: Timestamp
+    update_time: Timestamp
+    public: bool
+    tunable: bool
+    supports_lora: bool
+    uri: str
+    fine_tuning_job: str | None = None
+    peft_details: PeftDetails | None = None
+
+    @classmethod
+    def of(cls, model: Model) -> "ModelAnswer":
+        is_base = model.adapter is None and model.job is None
+        adapter = model.adapter
+        return cls(
+            name=model.name,
+            display_name=model.display_name,
+            kind=model.kind,
+            state=model.state,
+            status=WELL,
+            create_time=rfc3339(model.created_at),
+            update_time=rfc3339(model.created_at),
+            public=is_base,
+            tunable=is_base,
+            supports_lora=is_base,
+            uri=model.uri,
+            fine_tuning_job=model.job,
+            peft_details=PeftDetails(
+                base_model=adapter.base_model,
+                r=adapter.rank,
+                target_modules=[*adapter.target_modules],
+            )
+            if adapter
+            else None,
+        )
 
 
-def user_to_wire(user: User) -> Json:
-    return {
-        "name": user.name,
-        "displayName": user.display_name,
-        "email": user.email,
-        "role": user.role,
-        "serviceAccount": user.is_service_account,
-        "state": "READY",
-        "status": {"code": "OK", "message": ""},
-        "createTime": rfc3339(user.created_at),
-        "updateTime": rfc3339(user.updated_at),
-    }
+class TrainingTemplateAnswer(Answer, kw_only=True):
+    base_model: str
+    output_prefix: str
+    epochs: int
+    learning_rate: float
+    lora_rank: int
+    max_context_length: int
+    batch_size: int
+    learning_rate_warmup_steps: int
+    optimizer_weight_decay: float
+
+    @classmethod
+    def of(cls, template: TrainingTemplate) -> "TrainingTemplateAnswer":
+        settings = template.settings
+        return cls(
+            base_model=template.base_model,
+            output_prefix=template.output_prefix,
+            epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            lora_rank=settings.lora_rank,
+            max_context_length=settings.max_context_length,
+            batch_size=settings.batch_size,
+            learning_rate_warmup_steps=settings.learning_rate_warmup_steps,
+            optimizer_weight_decay=settings.weight_decay,
+        )
 
 
-def api_key_to_wire(key: ApiKey) -> Json:
-    """Never the key itself: `secure` says that nobody here knows it any more."""
-    return without_unset(
-        keyId=key.key_id,
-        displayName=key.display_name,
-        user=UserName.of(key.account, key.user),
-        secure=True,
-        createTime=time_to_wire(key.created_at),
-        expireTime=time_to_wire(key.expires_at),
-        lastUseTime=time_to_wire(key.used_at),
-    )
+class WatchAnswer(Answer, kw_only=True):
+    name: str
+    create_time: Timestamp
+    update_time: Timestamp
+    created_by: str
+    bucket: str
+    prefix: str
+    enabled: bool
+    training_template: TrainingTemplateAnswer | None = None
 
-
-def dataset_to_wire(dataset: Dataset) -> Json:
-    return without_unset(
-        name=dataset.name,
-        displayName=dataset.display_name,
-        createTime=time_to_wire(dataset.created_at),
-        updateTime=time_to_wire(dataset.updated_at or dataset.created_at),
-        state=dataset.state,
-        status=_status(dataset.status),
-        estimatedTokenCount="0",
-        exampleCount=str(dataset.rows.num_rows) if dataset.rows else "0",
-        externalUrl=dataset.object.url,
-        format=(dataset.rows and dataset.rows.format) or "FORMAT_UNSPECIFIED",
-        createdBy=dataset.created_by,
-        externalGeneration=str(dataset.object.generation),
-        externalCrc32c=dataset.crc32c,
-        externalSizeBytes=str(dataset.size_bytes),
-        objectFinalizeTime=time_to_wire(dataset.finalized_at),
-        accessCheck=_access_to_wire(dataset.access),
-        rowCheck=_rows_to_wire(dataset.rows) if dataset.rows else None,
-        lease=dataset.reads_under,
-        watch=dataset.watch,
-    )
-
-
-def _access_to_wire(report: AccessReport) -> Json:
-    return {
-        "checkTime": rfc3339(report.checked_at),
-        "holdsUntil": rfc3339(report.holds_until),
-        "policyEtag": report.policy_etag,
-        "facts": [_finding_to_wire(finding) for finding in report.findings],
-    }
-
-
-def _finding_to_wire(finding: Finding) -> Json:
-    return {
-        "fact": finding.fact,
-        "rule": finding.rule,
-        "verdict": finding.verdict,
-        "evidence": finding.evidence,
-        "principal": finding.principal,
-        "fix": finding.fix,
-        "refuses": finding.refuses,
-    }
-
-
-def _rows_to_wire(rows: RowReport) -> Json:
-    problems = [
-        {"line": str(p.line), "offset": str(p.offset), "reason": p.reason} for p in rows.problems
-    ]
-    return {
-        "numRows": str(rows.num_rows),
-        "numBytes": str(rows.num_bytes),
-        "numProblems": str(rows.num_problems),
-        "problems": problems,
-        "isComplete": rows.is_complete,
-    }
-
-
-def job_to_wire(job: Job, now: datetime, terms: LeaseTerms) -> Json:
-    settings, progress = job.settings, job.progress
-    age_s = (now - job.heartbeat_at).total_seconds() if job.heartbeat_at else None
-    status = _status(job.status)
-    if age_s and not job.is_over and age_s > terms.holder_is_lost_after.total_seconds():
-        status["message"] = f"no heartbeat of the trainer for {age_s:.0f} s"
-    return without_unset(
-        name=job.name,
-        displayName=job.display_name,
-        createTime=time_to_wire(job.created_at),
-        updateTime=time_to_wire(job.completed_at or job.heartbeat_at or job.created_at),
-        completedTime=time_to_wire(job.completed_at),
-        state=job.state,
-        status=status,
-        dataset=job.dataset,
-        baseModel=job.base_model if job.warm_start_from is None else None,
-        warmStartFrom=job.warm_start_from,
-        outputModel=job.output_model,
-        createdBy=job.created_by,
-        epochs=settings.epochs,
-        learningRate=settings.learning_rate,
-        loraRank=settings.lora_rank,
-        maxContextLength=settings.max_context_length,
-        batchSize=settings.batch_size,
-        learningRateWarmupSteps=settings.learning_rate_warmup_steps,
-        optimizerWeightDecay=settings.weight_decay,
-        batchSizeSamples=0,
-        earlyStop=False,
-        evalAutoCarveout=False,
-        gradientAccumulationSteps=1,
-        jobProgress={"percent": progress.percent, "epoch": int(progress.epoch)},
-        step=progress.step,
-        numSteps=progress.num_steps,
-        loss=progress.loss,
-        tokensPerSecond=progress.tokens_per_s,
-        etaSeconds=progress.eta_s,
-        startTime=time_to_wire(job.started_at),
-        heartbeatTime=time_to_wire(job.heartbeat_at),
-        heartbeatAgeSeconds=age_s,
-        externalUrl=job.object.url,
-        externalGeneration=str(job.object.generation),
-        outputUri=job.output.url,
-        lease=job.lease,
-        execution=job.execution or None,
-        watch=job.watch,
-    )
-
-
-def model_to_wire(model: Model) -> Json:
-    is_base = model.adapter is None and model.job is None
-    wire = without_unset(
-        name=model.name,
-        displayName=model.display_name,
-        kind=model.kind,
-        state=model.state,
-        status={"code": "OK", "message": ""},
-        createTime=time_to_wire(model.created_at),
-        updateTime=time_to_wire(model.created_at),
-        fineTuningJob=model.job,
-        public=is_base,
-        tunable=is_base,
-        supportsLora=is_base,
-        uri=model.uri,
-    )
-    if model.adapter:
-        wire["peftDetails"] = {
-            "baseModel": model.adapter.base_model,
-            "r": model.adapter.rank,
-            "targetModules": list(model.adapter.target_modules),
-        }
-    return wire
-
-
-def watch_to_wire(watch: Watch) -> Json:
-    template = watch.template
-    return without_unset(
-        name=watch.name,
-        createTime=time_to_wire(watch.created_at),
-        createdBy=watch.created_by,
-        bucket=watch.bucket,
-        prefix=watch.prefix,
-        enabled=watch.is_enabled,
-        trainingTemplate={
-            "baseModel": template.base_model,
-            "outputPrefix": template.output_prefix,
-            "epochs": template.settings.epochs,
-            "learningRate": template.settings.learning_rate,
-            "loraRank": template.settings.lora_rank,
-            "maxContextLength": template.settings.max_context_length,
-            "batchSize": template.settings.batch_size,
-            "learningRateWarmupSteps": template.settings.learning_rate_warmup_steps,
-            "optimizerWeightDecay": template.settings.weight_decay,
-        }
-        if template
-        else None,
-    )
+    @classmethod
+    def of(cls, watch: Watch) -> "WatchAnswer":
+        return cls(
+            name=watch.name,
+            create_time=rfc3339(watch.created_at),
+            update_time=rfc3339(watch.updated_at or watch.created_at),
+            created_by=watch.created_by,
+            bucket=watch.bucket,
+            prefix=watch.prefix,
+            enabled=watch.is_enabled,
+            training_template=TrainingTemplateAnswer.of(watch.template) if watch.template else None,
+        )
