@@ -21,6 +21,26 @@ def make_world():
     return World
 
 
+@pytest.fixture(scope="session")
+def server():
+    from served_api import ServedApi
+
+    serving = ServedApi()
+    yield serving
+    serving.stop()
+
+
+@pytest.fixture
+def served(world, server):
+    """The control plane over this test's world, behind a real socket."""
+    from api_world import Api
+
+    made = Api(world)
+    server.app = made.http.app
+    yield made
+    made.close()
+
+
 def pytest_addoption(parser):
     parser.addoption("--against", metavar="URL", help="ask another Cloud Storage emulator instead")
 

@@ -10,7 +10,10 @@ import subprocess
 import psutil
 import pytest
 import requests
+from click.testing import CliRunner
 from running_stack import SUBLET
+
+from sublet.cli.main import sublet
 
 NAMES = [
     "STORAGE_EMULATOR_HOST",
@@ -34,9 +37,12 @@ def free_port() -> int:
 
 @pytest.fixture
 def foreground(tmp_path):
-    """A stack as Ctrl-C meets it: `sublet local up`, running in front of somebody."""
-    command = [SUBLET, "local", "up", "--data-dir", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    """
+    A stack as Ctrl-C meets it: `sublet local up`, running in front of somebody, its state in the
+    .sublet of where they are.
+    """
+    command = [SUBLET, "local", "up"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     yield process
     process.kill()
     process.wait()
@@ -54,6 +60,17 @@ def test_interrupted_in_the_foreground_it_ends_well_and_leaves_no_process(foregr
     assert not [one for one in family if one.is_running()]
 
 
+def test_records_in_firestore_want_its_emulator_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    up = ["local", "up", "--registry=firestore", f"--data-dir={tmp_path / 'data'}"]
+    refused = CliRunner().invoke(sublet, up)
+    assert "run: gcloud components install cloud-firestore-emulator" in refused.output
+    parts = CliRunner().invoke(sublet, [*up, "--only=storage"])
+    assert "--registry is for the whole stack" in parts.output
+    assert refused.exit_code and parts.exit_code
+    assert not (tmp_path / "data").exists()
+
+
 def test_a_shell_can_take_what_env_prints(stack):
     lines = run("local", "env", "--data-dir", stack.directory).stdout.splitlines()
     assert [line.partition("=")[0] for line in lines] == [f"export {name}" for name in NAMES]
@@ -65,7 +82,7 @@ def test_a_shell_can_take_what_env_prints(stack):
 @pytest.mark.parametrize("command", ["env", "status", "down"])
 def test_without_a_stack_the_answer_says_how_to_start_one(command, tmp_path):
     done = run("local", command, "--data-dir", tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 3
     assert f"start one: sublet local up --data-dir {tmp_path}" in done.stderr
 
 

@@ -1,35 +1,17 @@
 """`sublet local fault` and `sublet local clock`: what a local cloud can be made to go through."""
 
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import click
 
+from sublet.cli.durations import Duration
 from sublet.cli.output import show
 from sublet.cli.stack_control import ask_stack, data_dir_option, output_option
 from sublet.local.faults import DEFAULT_DELAY, MEANINGS, Fault
 
-_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_DURATION: Final = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 _FAULT: Final = click.Choice([fault.value for fault in Fault])
-
-
-class Duration(click.ParamType[timedelta]):
-    """Such as 90s, 2h or 1h30m."""
-
-    name = "DURATION"
-
-    def convert(
-        self, value: str | timedelta, param: click.Parameter | None, ctx: click.Context | None
-    ) -> timedelta:
-        if isinstance(value, timedelta):
-            return value
-        if not _DURATION.fullmatch(value):
-            self.fail(f"got {value!r}; expected a duration such as 90s, 2h or 1h30m", param, ctx)
-        pieces = re.findall(r"([\d.]+)([smhd])", value)
-        return timedelta(seconds=sum(float(n) * _UNITS_S[unit] for n, unit in pieces))
 
 
 @click.group()

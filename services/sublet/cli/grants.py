@@ -5,9 +5,6 @@ from typing import Any, Final
 
 import click
 
-from sublet.access import grant_command
-from sublet.roles import OBJECT_CREATOR, OBJECT_VIEWER
-
 _ROLE: Final = "subletVerifier"
 _PERMISSIONS: Final = "--permissions=storage.buckets.get,storage.buckets.getIamPolicy"
 
@@ -27,6 +24,9 @@ def show_account(account: Mapping[str, Any], bucket: str) -> None:
 
 def _grants(account: Mapping[str, Any], bucket: str) -> list[tuple[str, list[str]]]:
     """The three principals: who checks, who reads under leases, and whom the bucket is for."""
+    from sublet.grants import grant_command
+    from sublet.roles import OBJECT_CREATOR, OBJECT_VIEWER
+
     verifier = account["controlPlaneServiceAccount"]
     return [
         (

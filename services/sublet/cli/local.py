@@ -13,10 +13,12 @@ from typing import Any, Final, TypeVar
 import click
 import psutil
 
-from sublet.cli.faults import Duration, clock, fault
+from sublet.cli.durations import Duration
+from sublet.cli.faults import clock, fault
 from sublet.cli.logs import logs
 from sublet.cli.output import show
 from sublet.cli.stack_control import ask_stack, data_dir_option, output_option
+from sublet.cli.sweep import sweep
 from sublet.errors import AlreadyExists
 from sublet.local import state_file
 
@@ -37,7 +39,7 @@ def local() -> None:
     """A whole sublet on this machine, with a Google Cloud that enforces IAM."""
 
 
-for _command in (clock, fault, logs):
+for _command in (clock, fault, logs, sweep):
     local.add_command(_command)
 
 
@@ -130,6 +132,13 @@ def _durations(command: F) -> F:
     help="Whose Pub/Sub: sublet's own, or Google's emulator, from the gcloud SDK or where "
     "PUBSUB_EMULATOR_HOST says.  [default: sublet, unless PUBSUB_EMULATOR_HOST is set]",
 )
+@click.option(
+    "--registry",
+    type=click.Choice(["sqlite", "firestore"]),
+    default="sqlite",
+    show_default=True,
+    help="Where records are: a file, or Google's Firestore emulator from the gcloud SDK.",
+)
 @click.option("--sweep-every", type=float, default=60.0, show_default=True, metavar="SECONDS")
 @_durations
 def up(
@@ -141,6 +150,7 @@ def up(
     iam_delay: timedelta,
     only: list[str],
     pubsub: str | None,
+    registry: str,
     *,
     detach: bool,
     **durations: float | None,
@@ -148,8 +158,7 @@ def up(
     """Start the stack and run it until Ctrl-C."""
     from sublet.local.pubsub.external.choice import choose_pubsub
 
-    if only and pubsub == "google":
-        raise click.UsageError("--pubsub google is for the whole stack; --only has sublet's own")
+    _verify_offered(only, pubsub, registry)
     chosen_pubsub = "sublet" if only else choose_pubsub(pubsub, os.environ, data_dir)
     if detach:
         _up_detached(data_dir)
@@ -173,6 +182,7 @@ def up(
         ports=ports,
         terms=terms,
         pubsub=chosen_pubsub,
+        registry=registry,
     )
 
     def ready(stack: state_file.Stack) -> None:
@@ -197,6 +207,21 @@ def up(
 
     asyncio.run(run_until_told(data_dir, make, ready))
     click.echo("sublet is down.")
+
+
+def _verify_offered(only: list[str], pubsub: str | None, registry: str) -> None:
+    """
+    Raises:
+        FailedPrecondition: the Firestore emulator is not installed.
+    """
+    if only and pubsub == "google":
+        raise click.UsageError("--pubsub google is for the whole stack; --only has sublet's own")
+    if only and registry == "firestore":
+        raise click.UsageError("--registry is for the whole stack; --only keeps no records")
+    if registry == "firestore":
+        from sublet.local.firestore import GOOGLE_FIRESTORE
+
+        GOOGLE_FIRESTORE.find()
 
 
 def _run_parts(
@@ -280,11 +305,24 @@ def trace(last: int, data_dir: Path, output: str) -> None:
 
 @local.command("create-account")
 @click.argument("account")
+@click.option(
+    "--always-on",
+    is_flag=True,
+    help="Never disable its data accounts: leases start at once, and end with their tokens' age.",
+)
+@click.option(
+    "--challenge",
+    is_flag=True,
+    help="Ask for a label on each of its buckets, which only a bucket's owner can put there.",
+)
 @data_dir_option
 @output_option
-def create_account(account: str, data_dir: Path, output: str) -> None:
+def create_account(
+    account: str, always_on: bool, challenge: bool, data_dir: Path, output: str
+) -> None:
     """Make an account, and show its API key this once."""
-    show(ask_stack(data_dir, "POST", "/accounts", {"account": account}), output)
+    asked = {"account": account, "alwaysOn": always_on, "challenge": challenge}
+    show(ask_stack(data_dir, "POST", "/accounts", asked), output)
 
 
 @local.command("create-service-account")

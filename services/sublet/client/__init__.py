@@ -1,1 +1,4 @@
-"""The client of the control plane's API; it loads no Google library."""
+"""
+The client of the control plane's API: `from sublet import LLM, Dataset, Client`. It loads no Google
+library. Its errors are drawn in `sublet.client.errors`.
+"""
