@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: install demo test lint bench clean
+.PHONY: install demo test lint simulate bench bundles-start deploy destroy clean
 
 install: $(INSTALLED)
 
@@ -29,8 +29,26 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The whole of it under faults, deterministic: SEEDS=1000000 for a night, SEED=7 for one again, BUGS=1 for the table.
+SEEDS ?= 10000
+simulate: install
+	PYTHONPATH=tests $(BIN)/python -m simulation $(if $(BUGS),--bugs,$(if $(SEED),--seed $(SEED),--seeds $(SEEDS)))
+
 bench: install
 	$(BIN)/python benchmarks/pubsub.py
+
+# Each deploy unit, in a fresh virtual environment, from its own list of requirements.
+bundles-start: install
+	$(BIN)/python .ci/start_units.py
+
+# docs/how-to/deploy.md: into a Google Cloud project, with the settings of PROJECT.tfvars; and out of it.
+deploy: install
+	@: $(if $(PROJECT),,$(error which project? make deploy PROJECT=...))
+	terraform/deploy.sh $(PROJECT)
+
+destroy:
+	@: $(if $(PROJECT),,$(error which project? make destroy PROJECT=...))
+	terraform/destroy.sh $(PROJECT)
 
 clean:
 	rm -rf .venv .sublet

@@ -1,7 +1,7 @@
-"""Each minute: whatever the events missed."""
+"""Each minute: whatever the events missed. With ?dryRun, only what would be mended, and why."""
 
 import functions_framework
-from flask import Request
+from flask import Request, Response
 
 from sublet.deployment import Deployment
 
@@ -10,5 +10,6 @@ door = deployment.door("sweep-leases")
 
 
 @functions_framework.http
-def sweep_leases(request: Request) -> tuple[str, int]:
-    return door.ring(request, deployment.sweep.run)
+def sweep_leases(request: Request) -> Response:
+    dry_run = "dryRun" in request.args
+    return door.ring(request, lambda: deployment.sweep.run(dry_run=dry_run).to_wire())

@@ -37,6 +37,23 @@ class ObjectFinalized:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectFound:
+    """
+    A watched prefix holds an object that no event told of. It names the account, so only the
+    sweep's own topic may carry it.
+    """
+
+    type: ClassVar = "dev.sublet.object.found.v1"
+    account: AccountName
+    object: ObjectVersion
+    found_at: datetime
+
+    @property
+    def subject(self) -> str:
+        return self.object.url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetRegistered:
     """A customer's object passed the access check. Published once for each generation."""
 
@@ -94,8 +111,9 @@ class TrainingFinished:
         return self.job
 
 
-Fact = DatasetRegistered | DatasetRefused | TrainingRequested | TrainingFinished
+Fact = ObjectFound | DatasetRegistered | DatasetRefused | TrainingRequested | TrainingFinished
 FACTS: Final[tuple[type[Fact], ...]] = (
+    ObjectFound,
     DatasetRegistered,
     DatasetRefused,
     TrainingRequested,

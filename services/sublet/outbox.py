@@ -4,16 +4,23 @@ published after; whatever a crash leaves between the two, the sweep publishes.
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
 
-from sublet.ports import Clock, OutboxEntry, Publisher, Registry
+from sublet.events import (
+    DatasetRefused,
+    DatasetRegistered,
+    Fact,
+    ObjectFound,
+    TrainingFinished,
+    TrainingRequested,
+)
+from sublet.names import AccountName
+from sublet.ports import OutboxEntry, Publisher, Registry
 
 
 class Outbox:
-    def __init__(self, registry: Registry, publisher: Publisher, clock: Clock) -> None:
+    def __init__(self, registry: Registry, publisher: Publisher) -> None:
         self._registry = registry
         self._publisher = publisher
-        self._clock = clock
 
     def publish(self, entries: Sequence[OutboxEntry]) -> None:
         """
@@ -23,11 +30,20 @@ class Outbox:
             TryAgain: the broker is out of reach; the entries stay.
         """
         for entry in entries:
-            self._publisher.publish(entry)
-            self._registry.mark_published([entry])
+            self.publish_one(entry)
 
-    def flush(self, *, older_than: timedelta) -> int:
-        """Publish what has been left behind for that long, and say how much it was."""
-        entries = self._registry.outbox(committed_before=self._clock.now() - older_than)
-        self.publish(entries)
-        return len(entries)
+    def publish_one(self, entry: OutboxEntry) -> bool:
+        self._publisher.publish(entry)
+        self._registry.mark_published([entry])
+        return True
+
+
+def account_of(fact: Fact) -> AccountName:
+    """Whom a fact is about."""
+    match fact:
+        case ObjectFound():
+            return fact.account
+        case DatasetRegistered() | DatasetRefused():
+            return fact.dataset.account
+        case TrainingRequested() | TrainingFinished():
+            return fact.job.account

@@ -5,13 +5,13 @@ the next caller finishes. Only a refused probe proves an end; an administrative 
 refused never does.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sublet.data_accounts import DataAccounts
-from sublet.errors import AccessDenied, LostRace, NotFound, TryAgain
+from sublet.errors import AccessDenied, FailedPrecondition, LostRace, NotFound, TryAgain
 from sublet.events import Fact
 from sublet.jobs import Job
-from sublet.leases import Lease, LeaseState, LeaseTerms, Probe, Purpose
+from sublet.leases import UNPROVED, Lease, LeaseTerms, Probe, Purpose
 from sublet.models import Model
 from sublet.names import LeaseName
 from sublet.outbox import Outbox
@@ -76,17 +76,20 @@ class Reclaiming:
         """
         Try the last token once, if a try is due, and record what came of it.
 
-        A lease whose account is kept lit by another lease stays REVOKING until its token is
-        refused; such a try is recorded but blames nobody.
+        A lease whose account is kept lit, by another lease or always, stays REVOKING until its
+        token is refused; such a try is recorded but blames nobody, until the token should have died
+        of age.
         """
         while True:
             stored = self.get(name)
             lease = stored.record
-            if lease.state is not LeaseState.REVOKING or not self._is_due(lease):
+            if lease.state not in UNPROVED or not self._is_due(lease):
                 return lease
-            is_shared = self._darken(lease)
+            is_lit = self._darken(lease)
+            probe = self._try_last_token(lease)
+            is_of_age = lease.dies_at is not None and probe.at >= lease.dies_at
             probed = lease.probed(
-                self._try_last_token(lease), counts=not is_shared, max_probes=self._terms.max_probes
+                probe, counts=is_of_age or not is_lit, max_probes=self._terms.max_probes
             )
             try:
                 self._registry.commit(stored.replaced_by(probed))
@@ -106,13 +109,13 @@ class Reclaiming:
 
     def _darken(self, lease: Lease) -> bool:
         """
-        Make the cloud agree that the lease is over; True if another lease keeps the account lit.
+        Make the cloud agree that the lease is over; True if the account is lit for another reason.
         """
         try:
-            return bool(self._data_accounts.settle(lease.data_account).holders)
+            return self._data_accounts.settle(lease.data_account).is_lit
         except NotFound:
             return False  # the account itself is gone, and every token of it
-        except AccessDenied:
+        except (AccessDenied, TryAgain):
             return False  # not done: the probe will say so, and count it
 
     def _is_due(self, lease: Lease) -> bool:
@@ -126,13 +129,19 @@ class Reclaiming:
         if lease.num_tokens == 0:
             return Probe(at=now, is_refused=True, answers="no token was ever minted")
         if not lease.sealed_token:
-            died = lease.dies_at is not None and now >= lease.dies_at
-            answers = "the token was never handed out; " + (
-                "it died of age" if died else "it lives"
-            )
-            return Probe(at=now, is_refused=died, answers=answers)
-        token = self._seal.unseal(lease.sealed_token)
+            return _judged_by_age(lease, now, "the token was never handed out")
+        try:
+            token = self._seal.unseal(lease.sealed_token)
+        except FailedPrecondition:
+            return _judged_by_age(lease, now, "the token was sealed with a key that is lost")
         try:
             return self._probe.probe(token, reads=lease.reads, writes=lease.writes)
         except TryAgain as error:
             return Probe(at=now, is_refused=False, answers=f"no answer: {error}")
+
+
+def _judged_by_age(lease: Lease, now: datetime, why: str) -> Probe:
+    """What is left to say of a token that nobody can try."""
+    died = lease.dies_at is not None and now >= lease.dies_at
+    answers = f"{why}; it {'died of age' if died else 'lives'}"
+    return Probe(at=now, is_refused=died, answers=answers)

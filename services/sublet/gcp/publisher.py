@@ -58,11 +58,11 @@ class PubSubPublisher:
         host = self._endpoints.pubsub_emulator
         if not host:
             return PublisherClient(credentials=self._identity.credentials)
-        channel = grpc.intercept_channel(grpc.insecure_channel(host), _SendsToken(self._identity))
+        channel = grpc.intercept_channel(grpc.insecure_channel(host), SendsToken(self._identity))
         return PublisherClient(transport=PublisherGrpcTransport(channel=channel))
 
 
-class _SendsToken(grpc.UnaryUnaryClientInterceptor):
+class SendsToken(grpc.UnaryUnaryClientInterceptor):
     """gRPC sends no credentials over plain text, so on loopback the token travels as metadata."""
 
     def __init__(self, identity: Identity) -> None:

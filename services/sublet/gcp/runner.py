@@ -5,12 +5,14 @@ set an identity, so what tells one execution from another is the lease that it i
 Source: https://cloud.google.com/run/docs/execute/jobs
 """
 
+from contextlib import suppress
+from datetime import datetime
 from functools import cached_property
-from typing import Final
+from typing import Final, cast
 
 from google.cloud import run_v2
 
-from sublet.errors import NotFound
+from sublet.errors import InvalidRequest, NotFound
 from sublet.gcp.answers import translated
 from sublet.gcp.endpoints import Endpoints
 from sublet.gcp.identity import Identity
@@ -48,11 +50,26 @@ class CloudRunRunner:
                 )
         except NotFound:
             return Execution(name=execution, state=ExecutionState.UNKNOWN, message="not found")
-        return Execution(name=execution, state=_state(found), message=_message(found))
+        return _execution(found)
+
+    def running(self) -> list[Execution]:
+        with translated("list executions"):
+            found = list(
+                self._executions.list_executions(parent=self._training_job, timeout=_TIMEOUT_S)
+            )
+        return [_execution(one) for one in found if not one.completion_time]
 
     def cancel(self, execution: str) -> None:
-        with translated(f"cancel {execution}"):
-            self._executions.cancel_execution(name=self._full_name(execution), timeout=_TIMEOUT_S)
+        try:
+            with translated(f"cancel {execution}"):
+                self._executions.cancel_execution(
+                    name=self._full_name(execution), timeout=_TIMEOUT_S
+                )
+        except NotFound:
+            return
+        except InvalidRequest:
+            if self.look_up(execution).state is ExecutionState.RUNNING:
+                raise
 
     def _full_name(self, execution: str) -> str:
         return f"{self._training_job}/executions/{execution}"
@@ -68,6 +85,26 @@ class CloudRunRunner:
         return run_v2.ExecutionsClient(
             transport="rest", credentials=self._identity.credentials, client_options=self._options
         )
+
+
+def _execution(found: run_v2.Execution) -> Execution:
+    return Execution(
+        name=str(found.name).rpartition("/")[2],
+        state=_state(found),
+        message=_message(found),
+        lease=_lease(found),
+        started_at=cast("datetime", found.create_time),  # proto-plus gives datetimes
+    )
+
+
+def _lease(execution: run_v2.Execution) -> LeaseName | None:
+    """What `start` put into its environment; nothing that somebody else started has it."""
+    for container in execution.template.containers:
+        for variable in container.env:
+            if variable.name == "SUBLET_LEASE":
+                with suppress(InvalidRequest):
+                    return LeaseName.parse(variable.value)
+    return None
 
 
 def _state(execution: run_v2.Execution) -> ExecutionState:

@@ -6,10 +6,10 @@ find it the same. What failed for a passing reason is answered 5xx, and comes ag
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeVar
 
-from flask import Request
+from flask import Request, Response
 
 from sublet.errors import MalformedEvent, SubletError, Unauthenticated
 from sublet.intake.envelopes import Envelope, open_envelope
@@ -61,9 +61,19 @@ class Door:
 
         return self._admit(request, deliver)
 
-    def ring(self, request: Request, act: Callable[[], object]) -> tuple[str, int]:
-        """Answer a call that says nothing but "now", as Cloud Scheduler's does."""
-        return self._admit(request, lambda _: act())
+    def ring(self, request: Request, act: Callable[[], Mapping[str, object]]) -> Response:
+        """Answer a call that says little but "now", as Cloud Scheduler's, and log the report."""
+        report: dict[str, object] = {}
+
+        def do(_: bytes) -> None:
+            report.update(act())
+            if any(report.values()):
+                log("NOTICE", f"{self._unit} had work to do", **report)
+
+        refused, status = self._admit(request, do)
+        if not report:
+            return Response(refused, status)
+        return Response(json.dumps(report), 200, mimetype="application/json")
 
     def _admit(self, request: Request, act: Callable[[bytes], object]) -> tuple[str, int]:
         if request.method != "POST":
@@ -106,6 +116,7 @@ def _read(request: Request) -> bytes:
     return bytes(body)
 
 
-def log(severity: str, message: str) -> None:
+def log(severity: str, message: str, **fields: object) -> None:
     """One line of JSON, as Cloud Logging reads it."""
-    print(json.dumps({"severity": severity, "message": message}), file=sys.stderr, flush=True)  # noqa: T201
+    line = {"severity": severity, "message": message, **fields}
+    print(json.dumps(line), file=sys.stderr, flush=True)  # noqa: T201

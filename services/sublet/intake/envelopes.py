@@ -20,13 +20,16 @@ from cloudevents.http import CloudEvent, from_http
 
 from sublet.codec import decode_fact
 from sublet.errors import InvalidRequest, MalformedEvent
-from sublet.events import Fact, ObjectFinalized
+from sublet.events import Fact, ObjectFinalized, ObjectFound
 from sublet.names import AccountName, Generation
 
 F = TypeVar("F", bound=Fact)
 
 OBJECTS_TOPIC: Final = "sublet-objects-"
 """Each account has its own topic for its buckets' notifications: this, and the account's id."""
+
+FOUND_TOPIC: Final = "sublet-object-found"
+"""What the sweep found itself; it may name any account, so nobody else may publish there."""
 
 _FINALIZED: Final = "google.cloud.storage.object.v1.finalized"
 _PUBLISHED: Final = "google.cloud.pubsub.topic.v1.messagePublished"
@@ -76,6 +79,15 @@ def object_finalized(envelope: Envelope) -> ObjectFinalized | None:
         data = envelope.data
         return _finalized(data.get("bucket"), data.get("name"), data.get("generation"), None)
     attributes = envelope.attributes
+    if _subscription_id(envelope.subscription) == FOUND_TOPIC:
+        found = fact_of(ObjectFound, envelope)
+        version = found.object
+        return ObjectFinalized(
+            bucket=version.bucket,
+            object=version.object,
+            generation=version.generation,
+            account=found.account,
+        )
     if "eventType" not in attributes:
         raise MalformedEvent("not a notification of Cloud Storage: it has no eventType")
     if attributes["eventType"] != "OBJECT_FINALIZE":
@@ -170,13 +182,18 @@ def _finalized(
 
 def _account_of(subscription: str) -> AccountName:
     """The account whose own channel this is: read from the subscription, never from the message."""
-    found = _SUBSCRIPTION.fullmatch(subscription)
-    if found is None or not found[1].startswith(OBJECTS_TOPIC):
+    subscription_id = _subscription_id(subscription)
+    if not subscription_id.startswith(OBJECTS_TOPIC):
         raise MalformedEvent(f"subscription {subscription[:120]!r} belongs to no account")
     try:
-        return AccountName.of(found[1].removeprefix(OBJECTS_TOPIC))
+        return AccountName.of(subscription_id.removeprefix(OBJECTS_TOPIC))
     except InvalidRequest as error:
         raise MalformedEvent(str(error)) from None
+
+
+def _subscription_id(subscription: str) -> str:
+    found = _SUBSCRIPTION.fullmatch(subscription)
+    return found[1] if found else ""
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
