@@ -172,12 +172,12 @@ PREDEFINED: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 
 def smallest_role_with(permission: str) -> str | None:
     """
-    The predefined role that carries a permission and the fewest others, legacy ones last; None if
-    none does.
+    The predefined role that carries a permission and the fewest others, those last that are kept
+    for old buckets and for Google's own services; None if none does.
     """
 
     def cost(role: str) -> tuple[bool, int, str]:
-        return "legacy" in role, len(_NARROW[role]), role
+        return "legacy" in role or "expressMode" in role, len(_NARROW[role]), role
 
     return min(
         (r for r, carried in _NARROW.items() if permission in carried), key=cost, default=None
