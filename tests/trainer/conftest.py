@@ -3,9 +3,17 @@
 from pathlib import Path
 
 import pytest
+import torch
 from trainer_world import Fault, World
+from trainer_zygote import Zygote
 
 from sublet_trainer.base_models import prepare
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """A tiny model's products are done before a second thread has woken up."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +35,13 @@ def new_world():
     for world in worlds:
         world.server.shutdown()
         world.server.server_close()
+
+
+@pytest.fixture(scope="session")
+def zygote():
+    made = Zygote()
+    yield made
+    made.end()
 
 
 @pytest.fixture

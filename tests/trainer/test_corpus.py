@@ -1,5 +1,6 @@
 """In which order documents are trained on, and that going on needs only three numbers."""
 
+import tracemalloc
 from itertools import islice
 
 import numpy as np
@@ -7,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trainer_world import jsonl
-from transformers import AutoTokenizer
 
 from sublet.errors import FailedPrecondition, InvalidRequest
 from sublet.jobs import TrainingSettings
 from sublet_trainer import blocks, corpus
+from sublet_trainer.base_tokenizer import BaseTokenizer
 from sublet_trainer.blocks import BlockReader
 from sublet_trainer.corpus import START, Corpus, cut_evenly
 from sublet_trainer.documents import Tokeniser
@@ -25,7 +26,7 @@ def rows(num):
 
 @pytest.fixture
 def open_corpus(models):
-    tokenizer = AutoTokenizer.from_pretrained(models / "tiny-random")
+    tokenizer = BaseTokenizer.load(models / "tiny-random")
 
     def opened(data, *, epochs=2, seed=3, max_tokens=500, reads=None):
         def read(start, end):
@@ -140,6 +141,37 @@ def test_a_row_that_only_its_block_shows_to_be_bad_is_named_by_its_line_in_the_f
     line = data[: block.start].count(b"\n") + 1
     with pytest.raises(InvalidRequest, match=f"line {line}:"):
         open_corpus(spoilt)._reader.load(block)
+
+
+def test_memory_does_not_grow_with_the_dataset(models, monkeypatch):
+    """Blocks of 16 KiB here, of 64 MiB there: a dataset eight times as large needs no more."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 16 * 1024)
+    monkeypatch.setattr(corpus, "BLOCK_BYTES", 16 * 1024)
+    line = jsonl([{"prompt": "What is it?", "completion": "x" * 450}])
+    tokeniser = Tokeniser(BaseTokenizer.load(models / "tiny-random"), max_tokens=500)
+
+    def peak(num_rows):
+        size_bytes = num_rows * len(line)
+
+        def read(start, end):
+            for at in range(start, end, len(line)):
+                yield line[: min(len(line), end - at)]
+
+        reader = BlockReader(
+            read, tokeniser, url="gs://acme/in.jsonl", size_bytes=size_bytes, check=lambda: None
+        )
+        settings = TrainingSettings(batch_size=4096)
+        opened = Corpus(reader, settings, url="gs://acme/in.jsonl", size_bytes=size_bytes)
+        tracemalloc.start()
+        opened.survey(num_rows_registered=num_rows)
+        num_trained = sum(len(step.documents) for step in opened.steps(START))
+        _, peak_bytes = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert num_trained == num_rows
+        return peak_bytes
+
+    peak(50)
+    assert peak(800) < 1.3 * peak(100)
 
 
 def test_rows_without_anything_to_learn_are_passed_over_and_counted(open_corpus):

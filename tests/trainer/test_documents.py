@@ -1,12 +1,14 @@
 """Which tokens of a row are trained on."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from transformers import AutoTokenizer
 
 from sublet.errors import FailedPrecondition
 from sublet.rows import BadRow, parse_row
+from sublet_trainer.base_tokenizer import BaseTokenizer
 from sublet_trainer.documents import Tokeniser
 
 MARKED_CHATML = (
@@ -37,7 +39,17 @@ TALK = [
 
 @pytest.fixture
 def tokenizer(models):
+    return BaseTokenizer.load(models / "tiny-random")
+
+
+@pytest.fixture
+def theirs(models):
+    """The same tokenizer as transformers has it."""
     return AutoTokenizer.from_pretrained(models / "tiny-random")
+
+
+def with_template(tokenizer, source):
+    return replace(tokenizer, chat_templates={"default": source})
 
 
 def document(tokenizer, row, max_tokens=1000):
@@ -45,12 +57,16 @@ def document(tokenizer, row, max_tokens=1000):
     return tokeniser.documents([tokeniser.render(parse_row(json.dumps(row).encode()))])[0]
 
 
+def decoded(tokenizer, ids):
+    return tokenizer.backend.decode(ids.tolist(), skip_special_tokens=False)
+
+
 def supervised_text(tokenizer, document):
-    return tokenizer.decode(document.ids_T[document.is_supervised_T])
+    return decoded(tokenizer, document.ids_T[document.is_supervised_T])
 
 
-def test_a_conversation_is_tokenised_as_its_chat_template_renders_it(tokenizer):
-    expected = tokenizer.apply_chat_template(TALK, return_dict=False)
+def test_a_conversation_is_tokenised_as_its_chat_template_renders_it(tokenizer, theirs):
+    expected = theirs.apply_chat_template(TALK, return_dict=False)
     assert document(tokenizer, {"messages": TALK}).ids_T.tolist() == expected
 
 
@@ -59,10 +75,10 @@ def test_every_assistant_turn_is_supervised_with_its_end_and_nothing_else_is(tok
     assert text == "Hi.<|im_end|>  Until\n\nthen: 42  <|im_end|>"
 
 
-def test_the_end_of_turn_is_learnt_although_it_is_also_the_padding_token(tokenizer):
-    assert tokenizer.pad_token_id == tokenizer.eos_token_id
+def test_the_end_of_turn_is_learnt_although_it_is_also_the_padding_token(tokenizer, theirs):
+    assert theirs.pad_token_id == theirs.eos_token_id == tokenizer.end_id
     found = document(tokenizer, {"messages": TALK})
-    ends = found.ids_T[found.is_supervised_T] == tokenizer.eos_token_id
+    ends = found.ids_T[found.is_supervised_T] == tokenizer.end_id
     assert ends.sum() == 2
 
 
@@ -77,21 +93,23 @@ def test_a_turn_of_weight_0_stays_in_the_context_and_out_of_the_loss(tokenizer):
 def test_a_template_that_marks_generation_gives_the_same_mask_as_its_prefixes(tokenizer, weight):
     row = {"messages": [*TALK[:2], turn("assistant", "Hi.", weight=weight), *TALK[3:]]}
     by_prefix = document(tokenizer, row)
-    tokenizer.chat_template = MARKED_CHATML
+    tokenizer = with_template(tokenizer, MARKED_CHATML)
     by_mark = document(tokenizer, row)
     assert by_mark.ids_T.tolist() == by_prefix.ids_T.tolist()
     assert by_mark.is_supervised_T.tolist() == by_prefix.is_supervised_T.tolist()
 
 
 def test_a_template_that_changes_earlier_turns_is_refused_without_quoting_them(tokenizer):
-    tokenizer.chat_template = FORGETFUL
+    tokenizer = with_template(tokenizer, FORGETFUL)
     with pytest.raises(BadRow, match="changes earlier turns") as refusal:
         document(tokenizer, {"messages": TALK})
     assert "Hi." not in str(refusal.value)
 
 
 def test_what_a_template_complains_about_is_not_repeated(tokenizer):
-    tokenizer.chat_template = "{{ raise_exception('I dislike ' + messages[0]['content']) }}"
+    tokenizer = with_template(
+        tokenizer, "{{ raise_exception('I dislike ' + messages[0]['content']) }}"
+    )
     with pytest.raises(BadRow) as refusal:
         document(tokenizer, {"messages": TALK})
     assert str(refusal.value) == "is refused by the base model's chat template"
@@ -99,7 +117,7 @@ def test_what_a_template_complains_about_is_not_repeated(tokenizer):
 
 def test_a_completion_row_learns_the_completion_and_when_to_stop(tokenizer):
     found = document(tokenizer, {"prompt": "1+1=", "completion": "2"})
-    assert tokenizer.decode(found.ids_T) == "1+1=2<|im_end|>"
+    assert decoded(tokenizer, found.ids_T) == "1+1=2<|im_end|>"
     assert supervised_text(tokenizer, found) == "2<|im_end|>"
 
 
@@ -116,10 +134,11 @@ def test_a_document_longer_than_the_context_loses_its_end_and_says_so(tokenizer)
 
 
 def test_tool_turns_and_part_lists_reach_the_template(tokenizer):
-    tokenizer.chat_template = (
+    tokenizer = with_template(
+        tokenizer,
         "{% for m in messages %}[{{ m.role }}:{{ m.content }}"
         "{% for call in m.tool_calls or [] %}!{{ call.function.name }}{% endfor %}]{% endfor %}"
-        "{% if add_generation_prompt %}[assistant:{% endif %}"
+        "{% if add_generation_prompt %}[assistant:{% endif %}",
     )
     call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
     talk = [
@@ -129,11 +148,11 @@ def test_tool_turns_and_part_lists_reach_the_template(tokenizer):
         turn("assistant", "two"),
     ]
     found = document(tokenizer, {"messages": talk})
-    assert tokenizer.decode(found.ids_T) == "[user:1+1][assistant:!add][tool:2][assistant:two]"
+    assert decoded(tokenizer, found.ids_T) == "[user:1+1][assistant:!add][tool:2][assistant:two]"
     assert supervised_text(tokenizer, found) == "!add]two]"
 
 
 def test_chat_rows_need_a_chat_template(tokenizer):
-    tokenizer.chat_template = None
+    tokenizer = replace(tokenizer, chat_templates={})
     with pytest.raises(FailedPrecondition, match="no chat template"):
         document(tokenizer, {"messages": TALK})

@@ -33,6 +33,12 @@ def test_the_claim_is_made_before_anything_heavy_is_imported():
     assert printed.stdout.strip() == b"set()"
 
 
+def test_the_trainer_begins_without_transformers_and_peft(zygote):
+    """They took two thirds of a process's start, of every job."""
+    assert "torch" in zygote.modules
+    assert not {"transformers", "peft"} & zygote.modules
+
+
 def test_an_identity_that_may_not_claim_is_an_error_of_the_deployment(world, fault, capfd):
     fault("POST", ":claim", status=403, times=2)
     assert world.train() == 1
@@ -61,16 +67,7 @@ def test_a_fenced_holder_stops_and_writes_no_manifest(world, fault):
     fault("POST", "/upload/", before=world.fence)
     assert world.train() == 0
     assert [one.status for one in world.asked("POST", ":renew")][-1] == 409
-    assert world.created == [
-        f"{PREFIX}epoch-1/{name}"
-        for name in (
-            "adapter_model.safetensors",
-            "adapter_config.json",
-            "tokenizer.json",
-            "tokenizer_config.json",
-            "metrics.jsonl",
-        )
-    ]
+    assert all(name.startswith(f"{PREFIX}epoch-1/") for name in world.created)
     assert world.endings == []
 
 

@@ -1,6 +1,7 @@
 """Stopped anywhere and taken up again, a training ends with the same bits."""
 
 import json
+import random
 import signal
 import time
 
@@ -8,7 +9,7 @@ import pytest
 
 from sublet_trainer.stops import Interruption
 
-SETTINGS = {"batch_size": 300, "epochs": 6, "lora_rank": 4, "learning_rate": 3e-3, "seed": 1}
+SETTINGS = {"batch_size": 300, "epochs": 4, "lora_rank": 4, "learning_rate": 3e-3, "seed": 1}
 
 
 def losses(world, epoch):
@@ -30,24 +31,51 @@ def long_world(world):
     return world
 
 
-def test_a_killed_training_ends_with_the_bits_of_an_undisturbed_one(long_world, undisturbed, fault):
-    """kill -9, while the checkpoint of step 7 is on its way: that one is not complete, 6 is."""
-    world = long_world
-    process = None
+def killed(world, zygote, fault, *, attempt, num_steps, num_requests):
+    """
+    One attempt, killed with signal 9 while a request is on its way: the one after so many
+    checkpoints of its own and so many requests more.
+    """
+    forked, num_created, left = [], len(world.created), iter(range(num_requests, -1, -1))
 
-    def kill_at_step_7():
-        if [name for name in world.created if "step-00000006" in name]:
-            world.wait_until(lambda: "step-00000006" in world.checkpoint)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+    def kill_at_the_point():
+        is_told = world.checkpoint or not num_steps
+        is_far_enough = len(world.created) - num_created >= num_steps and is_told
+        if forked and is_far_enough and next(left) == 0:
+            forked.pop().kill()
 
-    fault("POST", "/upload/", before=kill_at_step_7, times=1000)
-    process = world.start(SUBLET_CHECKPOINT_EVERY_S="0")
-    assert process.wait(timeout=60) == -signal.SIGKILL
+    for method in ("GET", "POST"):
+        fault(method, "", before=kill_at_the_point, times=10_000)
+    attempt_of = {"CLOUD_RUN_TASK_ATTEMPT": str(attempt), "SUBLET_CHECKPOINT_EVERY_S": "0"}
+    process = zygote.fork(world.environ(**attempt_of))
+    forked.append(process)
+    exit_code = process.wait()
     world.faults.clear()
-    assert world.train(CLOUD_RUN_TASK_ATTEMPT="1") == 0
-    assert world.adapter(epoch=2) == undisturbed.adapter()
-    assert losses(world, 2) == losses(undisturbed, 1)
+    return exit_code == -signal.SIGKILL
+
+
+def test_killed_at_five_random_points_it_ends_with_the_bits_of_an_undisturbed_one(
+    long_world, undisturbed, zygote, fault, capfd
+):
+    """Whatever is on its way: a heartbeat, a read, an identity token, half a checkpoint."""
+    world, most = long_world, len(losses(undisturbed, 1)) // 5
+    assert most > 1
+    points = [(random.randrange(most), random.randrange(6)) for _ in range(4)]
+    points.append((most - 1, random.randrange(6)))  # so that there is something to resume
+    print("killed after checkpoints and requests:", points)
+    for attempt, (num_steps, num_requests) in enumerate(points):
+        assert killed(
+            world,
+            zygote,
+            fault,
+            attempt=attempt,
+            num_steps=num_steps,
+            num_requests=num_requests,
+        )
+    assert world.train(CLOUD_RUN_TASK_ATTEMPT="5") == 0
+    assert '"message": "resumed"' in capfd.readouterr().out
+    assert world.adapter(epoch=world.epoch) == undisturbed.adapter()
+    assert losses(world, world.epoch) == losses(undisturbed, 1)
 
 
 def test_sigterm_leaves_a_checkpoint_from_which_the_same_bits_are_reached(long_world, undisturbed):

@@ -168,7 +168,7 @@ def test_an_unexpected_failure_says_its_type_and_place_and_nothing_else(world, t
     assert world.train() == 0
     ending = only_ending(world)
     assert ending.code == "INTERNAL"
-    assert "failed with ValueError at adapter.py:" in ending.message
+    assert "failed with ValueError at others.py:" in ending.message
     assert "TOP SECRET" not in ending.message + "".join(capfd.readouterr())
 
 

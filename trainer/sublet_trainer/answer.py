@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not folder.is_dir():
             parser.error(f"{folder} is no folder")
     os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in __main__
     found = answers(
         given.base,
         given.adapter,

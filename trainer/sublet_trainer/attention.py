@@ -1,26 +1,25 @@
 """
-Causal attention within each document of a packed row and never across two. Registered under a name
-of our own with transformers, so every architecture that asks its attention by name runs on packed
-rows without a mask; features we do not know are refused, not ignored.
+Causal attention within each document of a packed row and never across two.
 
-Shapes: B is 1, T tokens of the row, H query heads, K key-value heads, D width of a head.
+On the CPU it is matrix products by document and block of queries: torch's own flash kernel is
+slower there on documents of some hundred tokens, most of all backward. Nothing of size T x T is
+kept for the backward pass, which makes the probabilities again.
 
-Source: https://huggingface.co/docs/transformers/attention_interface
+Shapes: T tokens of a row, of a document, or of a block; H query heads, K key-value heads, G = H / K
+query heads to a key-value head, D width of a head, S the keys that a block may see.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
+from torch.autograd.function import once_differentiable
 
-from sublet.errors import FailedPrecondition
-
-NAME: Final = "sublet_documents"
-_NOT_KNOWN: Final = ("sliding_window", "softcap", "s_aux", "position_bias")
+QUERIES_AT_ONCE: Final = 128
+"""Bounds the scores in memory to this many rows of a document's length for every head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,80 +37,117 @@ class DocumentBounds:
         return cls(lengths, F.pad(ends, (1, 0)))
 
 
-def document_attention(
-    module: torch.nn.Module,
-    query_BHTD: Tensor,
-    key_BKTD: Tensor,
-    value_BKTD: Tensor,
-    attention_mask: None,
-    *,
-    documents: DocumentBounds,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **features: Any,  # noqa: ANN401
-) -> tuple[Tensor, None]:
-    """
-    Returns (B, T, H, D), as transformers expects it.
-
-    Raises:
-        FailedPrecondition: the model asks for something else than plain causal attention.
-    """
-    asked = [name for name in _NOT_KNOWN if features.get(name) is not None]
-    if asked or dropout or attention_mask is not None:
-        raise FailedPrecondition(
-            f"{type(module).__name__} asks for {', '.join(asked) or 'a mask or dropout'}; "
-            "expected plain causal attention"
-        )
-    if documents.starts is not None:
-        longest = max(documents.lengths)
-        output_THD = _attend_varlen(
-            query_BHTD, key_BKTD, value_BKTD, documents.starts, longest, scaling
-        )
-        return output_THD[None], None
-    lengths = list(documents.lengths)
-    by_document = zip(
-        torch.split(query_BHTD, lengths, dim=2),
-        torch.split(key_BKTD, lengths, dim=2),
-        torch.split(value_BKTD, lengths, dim=2),
-        strict=True,
+def attend(
+    query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, bounds: DocumentBounds, scale: float
+) -> Tensor:
+    """softmax(scale * q k') v, each token looking at its own document up to itself; (T, H, D)."""
+    if bounds.starts is not None:
+        return _attend_varlen(query_THD, key_TKD, value_TKD, bounds, scale)
+    output_THD: Tensor = _AttendByDocument.apply(  # type: ignore[no-untyped-call]
+        query_THD, key_TKD, value_TKD, bounds.lengths, scale
     )
-    outputs = [
-        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
-        for q, k, v in by_document
-    ]
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return output_THD
+
+
+class _AttendByDocument(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        query_THD: Tensor,
+        key_TKD: Tensor,
+        value_TKD: Tensor,
+        lengths: tuple[int, ...],
+        scale: float,
+    ) -> Tensor:
+        ctx.save_for_backward(query_THD, key_TKD, value_TKD)
+        ctx.lengths, ctx.scale = lengths, scale
+        output_THD = torch.empty_like(query_THD)
+        for queries, keys in _blocks(lengths):
+            query, key_KSD, value_KSD = _by_kv_head(query_THD, key_TKD, value_TKD, queries, keys)
+            probabilities = _probabilities(query * scale, key_KSD, len(output_THD[queries]))
+            _put(output_THD, queries, probabilities @ value_KSD)
+        return output_THD
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_THD: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # noqa: ANN401
+        query_THD, key_TKD, value_TKD = ctx.saved_tensors
+        dquery_THD = torch.empty_like(query_THD)
+        dkey_TKD, dvalue_TKD = torch.zeros_like(key_TKD), torch.zeros_like(value_TKD)
+        for queries, keys in _blocks(ctx.lengths):
+            query, key_KSD, value_KSD = _by_kv_head(query_THD, key_TKD, value_TKD, queries, keys)
+            query *= ctx.scale
+            grad, _, _ = _by_kv_head(grad_THD, key_TKD, value_TKD, queries, keys)
+            probabilities = _probabilities(query, key_KSD, len(grad_THD[queries]))
+            dvalue_TKD[keys] += (probabilities.mT @ grad).transpose(0, 1)
+            dscores = torch.ops.aten._softmax_backward_data(  # noqa: SLF001  its only name
+                grad @ value_KSD.mT, probabilities, -1, grad.dtype
+            )
+            dkey_TKD[keys] += (dscores.mT @ query).transpose(0, 1)
+            _put(dquery_THD, queries, (dscores @ key_KSD).mul_(ctx.scale))
+        return dquery_THD, dkey_TKD, dvalue_TKD, None, None
+
+
+def _blocks(lengths: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Places of some queries, and of all the keys they may see; the last key is the last query."""
+    start = 0
+    for length in lengths:
+        for first in range(start, start + length, QUERIES_AT_ONCE):
+            end = min(first + QUERIES_AT_ONCE, start + length)
+            yield slice(first, end), slice(start, end)
+        start += length
+
+
+def _by_kv_head(
+    query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, queries: slice, keys: slice
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(K, T * G, D), (K, S, D), (K, S, D): one product serves all queries of a key-value head."""
+    num_kv_heads, width = key_TKD.shape[1:]
+    query_TKGD = query_THD[queries].view(
+        -1, num_kv_heads, query_THD.shape[1] // num_kv_heads, width
+    )
+    query = query_TKGD.transpose(0, 1).reshape(num_kv_heads, -1, width)
+    return query, key_TKD[keys].transpose(0, 1), value_TKD[keys].transpose(0, 1)
+
+
+def _put(output_THD: Tensor, queries: slice, by_kv_head: Tensor) -> None:
+    """Write (K, T * G, D) back to its tokens."""
+    place_THD = output_THD[queries]
+    num_tokens, num_heads, width = place_THD.shape
+    num_kv_heads = len(by_kv_head)
+    by_head_KTGD = by_kv_head.view(num_kv_heads, num_tokens, num_heads // num_kv_heads, width)
+    place_THD.view(num_tokens, num_kv_heads, -1, width).copy_(by_head_KTGD.transpose(0, 1))
+
+
+def _probabilities(query: Tensor, key_KSD: Tensor, num_queries: int) -> Tensor:
+    """(K, T * G, S) of scaled queries; the last key belongs to the last query."""
+    scores = query @ key_KSD.mT
+    by_query_KTGS = scores.view(len(scores), num_queries, -1, scores.shape[-1])
+    own_KTGT = by_query_KTGS[..., -num_queries:]
+    later_TT = torch.full((num_queries, num_queries), -torch.inf, dtype=scores.dtype).triu_(1)
+    own_KTGT += later_TT[:, None]
+    return torch.softmax(scores, dim=-1)
 
 
 def _attend_varlen(
-    query_BHTD: Tensor,
-    key_BKTD: Tensor,
-    value_BKTD: Tensor,
-    starts: Tensor,
-    longest: int,
-    scaling: float | None,
+    query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, bounds: DocumentBounds, scale: float
 ) -> Tensor:
     """One kernel for all documents; bf16 or fp16 only. No GPU has run it yet: CI has none."""
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415  loads GPU kernels
 
+    longest = max(bounds.lengths)
+    assert bounds.starts is not None
     output_THD = varlen_attn(
-        query_BHTD[0].transpose(0, 1),
-        key_BKTD[0].transpose(0, 1),
-        value_BKTD[0].transpose(0, 1),
-        starts,
-        starts,
+        query_THD,
+        key_TKD,
+        value_TKD,
+        bounds.starts,
+        bounds.starts,
         longest,
         longest,
-        scale=scaling,
+        scale=scale,
         window_size=(-1, 0),
         enable_gqa=True,
     )
     assert isinstance(output_THD, Tensor)
     return output_THD
-
-
-def _no_mask(*_: Any, **__: Any) -> None:  # noqa: ANN401
-    """The bounds say it all; a (T, T) mask would cost T squared."""
-
-
-AttentionInterface.register(NAME, document_attention)
-AttentionMaskInterface.register(NAME, _no_mask)

@@ -46,13 +46,14 @@ class RowTally:
 
 
 class TokenisedBlock:
-    """The documents that have something to learn, end to end: 5 bytes a token, 16 a document."""
+    """The documents that have something to learn, end to end: 5 bytes a token, 32 a document."""
 
     def __init__(self, batches: Iterable[list[Document]]) -> None:
         ids = [np.empty(0, np.int32)]
         is_supervised = [np.empty(0, np.bool_)]
         lengths: list[int] = []
         weights: list[float] = []
+        lines: list[int] = []
         self.tally = RowTally()
         for documents in batches:
             kept = [one for one in documents if one.num_supervised and one.weight]
@@ -62,6 +63,7 @@ class TokenisedBlock:
             )
             lengths.extend(len(one.ids_T) for one in kept)
             weights.extend(one.weight for one in kept)
+            lines.extend(one.line for one in kept)
             num_truncated = sum(one.is_truncated for one in documents)
             self.tally += RowTally(len(documents), num_truncated, len(documents) - len(kept))
         self.lengths_D = np.asarray(lengths, np.int64)
@@ -69,6 +71,7 @@ class TokenisedBlock:
         self._is_supervised_N = np.concatenate(is_supervised)
         self._ends_D = np.cumsum(self.lengths_D)
         self._weights_D = np.asarray(weights, np.float64)
+        self._lines_D = np.asarray(lines, np.int64)
 
     @property
     def num_documents(self) -> int:
@@ -82,6 +85,7 @@ class TokenisedBlock:
             is_supervised_T=self._is_supervised_N[start:end],
             weight=float(self._weights_D[index]),
             is_truncated=False,
+            line=int(self._lines_D[index]),
         )
 
 
@@ -137,7 +141,7 @@ class BlockReader:
         batch: list[Rendered] = []
         for line, row in self._rows(block):
             try:
-                batch.append(self._tokeniser.render(row))
+                batch.append(self._tokeniser.render(row, line=line.number))
             except BadRow as problem:
                 raise self._unusable(line, str(problem)) from None
             if len(batch) == _ROWS_AT_ONCE:

@@ -78,11 +78,16 @@ class Broker:
         content = encode(body)
 
         def send() -> httpx.Response:
-            token = self._identity.token(self._clock.now())
+            bearer = f"Bearer {self._identity.token(self._clock.now())}"
             return self._client.post(
                 f"{self._url}:{verb}",
                 content=content,
-                headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+                headers={
+                    "Authorization": bearer,
+                    # Cloud Run checks this one, and would take the signature off the other.
+                    "X-Serverless-Authorization": bearer,
+                    "Content-Type": "application/json",
+                },
             )
 
         patience = {"wait": wait} if wait else {}

@@ -7,31 +7,27 @@ is refused. What a template complains about is never repeated: it may quote the 
 Source: https://huggingface.co/docs/transformers/chat_templating_writing
 """
 
-import re
-from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
-from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from sublet.errors import FailedPrecondition
 from sublet.rows import BadRow, Message, Row
+from sublet_trainer.base_tokenizer import BaseTokenizer
+from sublet_trainer.chat_templates import CompiledTemplate, Span, Turn
 
-Span = tuple[int, int]
-"""The first character, and the one after the last."""
-Turn = dict[str, Any]
 T = TypeVar("T")
-
-_GENERATION_MARK: Final = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_DEFAULT, _WITH_TOOLS = "default", "tool_use"
 
 
 class ChatTemplate:
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self._tokenizer = tokenizer
-        template = tokenizer.chat_template
-        self._template = template if isinstance(template, str) else ""
-        self._marks_generation = bool(_GENERATION_MARK.search(self._template))
+    def __init__(self, tokenizer: BaseTokenizer) -> None:
+        self._templates: Mapping[str, CompiledTemplate] = {
+            name: CompiledTemplate(source, tokenizer.special_tokens)
+            for name, source in tokenizer.chat_templates.items()
+            if name in (_DEFAULT, _WITH_TOOLS)
+        }
 
     def render(self, row: Row) -> tuple[str, list[Span]]:
         """
@@ -42,64 +38,54 @@ class ChatTemplate:
             BadRow: the template cannot render it, or changes earlier turns because of later ones.
             FailedPrecondition: the base model has no chat template.
         """
-        if not self._template:
-            raise FailedPrecondition(
-                "the base model has no chat template; expected rows with `prompt` and `completion`"
-            )
         messages = row.messages or []
         turns = [_as_template_sees(message) for message in messages]
         tools = [msgspec.json.decode(tool) for tool in row.tools or []] or None
-        spans = self._spans_by_mark if self._marks_generation else self._spans_by_prefix
-        return spans(messages, turns, tools)
-
-    def _spans_by_mark(
-        self, messages: Sequence[Message], turns: Sequence[Turn], tools: list[Any] | None
-    ) -> tuple[str, list[Span]]:
-        render: Any = render_jinja_template  # its annotation says str; it returns two lists
-        (text,), (marked,) = _guarded(
-            lambda: render(
-                conversations=[turns],
-                tools=tools,
-                chat_template=self._template,
-                return_assistant_tokens_mask=True,
-                **self._tokenizer.special_tokens_map,
-            )
-        )
-        answers = [message for message in messages if message.role == "assistant"]
-        if all(answer.is_supervised for answer in answers):
-            return text, marked
-        if len(marked) != len(answers):
-            raise BadRow("has a turn of weight 0 that the chat template does not set apart")
-        pairs = zip(marked, answers, strict=True)
-        return text, [span for span, answer in pairs if answer.is_supervised]
-
-    def _spans_by_prefix(
-        self, messages: Sequence[Message], turns: Sequence[Turn], tools: list[Any] | None
-    ) -> tuple[str, list[Span]]:
-        def rendered(num_turns: int, *, header: bool = False) -> str:
-            return str(
-                _guarded(
-                    lambda: self._tokenizer.apply_chat_template(
-                        list(turns[:num_turns]),
-                        tools=tools,
-                        tokenize=False,
-                        add_generation_prompt=header,
-                    )
-                )
+        template = self._templates.get(_WITH_TOOLS if tools else _DEFAULT)
+        template = template or self._templates.get(_DEFAULT)
+        if template is None:
+            raise FailedPrecondition(
+                "the base model has no chat template; expected rows with `prompt` and `completion`"
             )
 
-        whole = rendered(len(turns))
-        spans = []
-        for place, message in enumerate(messages):
-            if not message.is_supervised:
-                continue
-            before = rendered(place, header=True)
-            after = rendered(place + 1)
-            if not (after.startswith(before) and whole.startswith(after)):
-                raise BadRow("is rendered by the chat template in a way that changes earlier turns")
-            # What follows the end-of-turn token is the template's, not the assistant's.
-            spans.append((len(before), len(after.rstrip())))
-        return whole, spans
+        def rendered(num_turns: int, *, header: bool = False) -> tuple[str, list[Span]]:
+            return _guarded(lambda: template.render(turns[:num_turns], tools, header=header))
+
+        text, marked = rendered(len(turns))
+        if template.marks_generation:
+            return text, _supervised(marked, messages)
+        return text, _spans_by_prefix(messages, text, rendered)
+
+
+def _supervised(marked: Sequence[Span], messages: Sequence[Message]) -> list[Span]:
+    """
+    Those of the marked spans that the row wants learnt.
+
+    Raises:
+        BadRow: some turns are not to be learnt, and the marks do not tell which they are.
+    """
+    answers = [message for message in messages if message.role == "assistant"]
+    if all(answer.is_supervised for answer in answers):
+        return list(marked)
+    if len(marked) != len(answers):
+        raise BadRow("has a turn of weight 0 that the chat template does not set apart")
+    pairs = zip(marked, answers, strict=True)
+    return [span for span, answer in pairs if answer.is_supervised]
+
+
+def _spans_by_prefix(
+    messages: Sequence[Message], whole: str, rendered: Callable[..., tuple[str, list[Span]]]
+) -> list[Span]:
+    spans = []
+    for place, message in enumerate(messages):
+        if not message.is_supervised:
+            continue
+        before, after = rendered(place, header=True)[0], rendered(place + 1)[0]
+        if not (after.startswith(before) and whole.startswith(after)):
+            raise BadRow("is rendered by the chat template in a way that changes earlier turns")
+        # What follows the end-of-turn token is the template's, not the assistant's.
+        spans.append((len(before), len(after.rstrip())))
+    return spans
 
 
 def _guarded(render: Callable[[], T]) -> T:

@@ -14,21 +14,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
-from sublet.errors import FailedPrecondition
 from sublet.rows import Row, RowFormat
-from sublet_trainer.conversations import ChatTemplate, Span
+from sublet_trainer.base_tokenizer import BaseTokenizer
+from sublet_trainer.chat_templates import Span
+from sublet_trainer.conversations import ChatTemplate
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`weight` multiplies the loss of its supervised tokens. The first never is one."""
+    """
+    `weight` multiplies the loss of its supervised tokens. The first never is one. `line` is that of
+    its row in the object, from 1.
+    """
 
     ids_T: NDArray[np.int32]
     is_supervised_T: NDArray[np.bool_]
     weight: float
     is_truncated: bool
+    line: int = 0
 
     @property
     def num_supervised(self) -> int:
@@ -43,39 +47,30 @@ class Rendered:
     spans: Sequence[Span]
     prompt: str | None
     weight: float | None
+    line: int
 
 
 class Tokeniser:
     """
     Args:
         max_tokens: longer documents lose their end.
-
-    Raises:
-        FailedPrecondition: the base model's tokenizer lacks what training needs.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None or tokenizer.eos_token_id is None:
-            raise FailedPrecondition(
-                "the base model's tokenizer has no end token or no tokenizer.json; expected both"
-            )
-        backend.no_truncation()
-        backend.no_padding()
-        self._encode = backend.encode_batch
-        self._end_id: int = tokenizer.eos_token_id
+    def __init__(self, tokenizer: BaseTokenizer, *, max_tokens: int) -> None:
+        self._encode = tokenizer.backend.encode_batch
+        self._end_id = tokenizer.end_id
         self._chat = ChatTemplate(tokenizer)
         self._max_tokens = max_tokens
 
-    def render(self, row: Row) -> Rendered:
+    def render(self, row: Row, *, line: int = 0) -> Rendered:
         """
         Raises:
             BadRow: the chat template cannot render this conversation.
         """
         if row.format is RowFormat.COMPLETION:
-            return Rendered(row.completion or "", [], row.prompt or "", row.weight)
+            return Rendered(row.completion or "", [], row.prompt or "", row.weight, line)
         text, spans = self._chat.render(row)
-        return Rendered(text, spans, None, row.weight)
+        return Rendered(text, spans, None, row.weight, line)
 
     def documents(self, rows: Sequence[Rendered]) -> list[Document]:
         """Tokenise a batch of rows, on every core."""
@@ -109,4 +104,5 @@ class Tokeniser:
             is_supervised_T=is_supervised_T[: self._max_tokens],
             weight=1.0 if row.weight is None else row.weight,
             is_truncated=len(ids) > self._max_tokens,
+            line=row.line,
         )

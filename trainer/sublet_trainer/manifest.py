@@ -76,7 +76,7 @@ class Manifest:
     trained: Amount
     last_step: StepMetrics
     device: str
-    matmul_precision: str
+    precision: str
     software: dict[str, str]
     files: Sequence[ManifestFile]
     written_at: datetime

@@ -1,6 +1,6 @@
 """
-One claimed lease, from its order to a published adapter. Loads what is heavy (torch, transformers),
-so nothing imports this before the claim has succeeded and heartbeats keep the lease alive.
+One claimed lease, from its order to a published adapter. Loads what is heavy (torch), so nothing
+imports this before the claim has succeeded and heartbeats keep the lease alive.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,8 +11,6 @@ from time import monotonic
 from typing import Final
 
 import torch
-from transformers import AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from sublet.clock import clock_of
 from sublet.codec import to_builtins
@@ -20,7 +18,9 @@ from sublet.errors import FailedPrecondition
 from sublet.handover import TrainedAdapter, TrainingOrder
 from sublet.jobs import Progress
 from sublet_trainer.adapter import TARGET_MODULES, LoraModel
+from sublet_trainer.base import stored_dtype
 from sublet_trainer.base_models import digest_of
+from sublet_trainer.base_tokenizer import BaseTokenizer
 from sublet_trainer.blocks import BlockReader
 from sublet_trainer.checkpoints import Checkpoints
 from sublet_trainer.corpus import Corpus
@@ -28,8 +28,9 @@ from sublet_trainer.documents import Tokeniser
 from sublet_trainer.lease import HeldLease
 from sublet_trainer.logs import INFO, log
 from sublet_trainer.manifest import Amount, BaseModel, Manifest, TrainedOn, software
+from sublet_trainer.objectives import Supervised
 from sublet_trainer.output import Output
-from sublet_trainer.precision import use_fastest_true_fp32
+from sublet_trainer.precision import NAMES, dtype_for, use_fastest_true_fp32
 from sublet_trainer.results import (
     find_published,
     folder_of,
@@ -121,6 +122,7 @@ def run(
             bench.corpus,
             state,
             order.settings,
+            Supervised(),
             check=check,
             after_step=after_step,
         )
@@ -145,15 +147,17 @@ def _set_up(
     folder = models / order.base_model.id
     base = BaseModel(name=order.base_model, sha256=digest_of(folder))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = use_fastest_true_fp32()
-    transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    model = LoraModel(folder, rank=settings.lora_rank, seed=settings.seed, device=device)
+    dtype = dtype_for(stored_dtype(folder), device)
+    if dtype == torch.float32:
+        use_fastest_true_fp32()
+    model = LoraModel(
+        folder, rank=settings.lora_rank, seed=settings.seed, device=device, dtype=dtype
+    )
     if model.num_parameters < TOO_SMALL_FOR_THREADS:
         torch.set_num_threads(1)
     optimiser = new_optimiser(model, settings)
     max_tokens = min(settings.max_context_length, model.max_positions)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = BaseTokenizer.load(folder)
 
     def read(start: int, end: int) -> Iterator[bytes]:
         return storage.read(reads, start, end)
@@ -185,7 +189,7 @@ def _set_up(
         corpus=corpus,
         checkpoints=checkpoints,
         max_tokens=max_tokens,
-        precision=precision,
+        precision=NAMES[dtype],
     )
 
 
@@ -203,7 +207,7 @@ class _Reporter:
             "training begins",
             step=state.step,
             num_steps=state.num_steps,
-            matmul_precision=precision,
+            precision=precision,
         )
 
     def report(self) -> None:
@@ -264,7 +268,7 @@ def _hand_over(bench: _Bench, lease: HeldLease, state: TrainingState) -> Trained
         ),
         last_step=state.metrics[-1],
         device=str(bench.model.device),
-        matmul_precision=bench.precision,
+        precision=bench.precision,
         software=software(),
         files=files,
         written_at=clock_of().now(),

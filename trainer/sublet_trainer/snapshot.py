@@ -24,7 +24,7 @@ from sublet_trainer.blocks import Block, RowTally
 from sublet_trainer.corpus import Position
 from sublet_trainer.training import StepMetrics, TrainingState
 
-FORMAT: Final = "sublet-checkpoint-1"
+FORMAT: Final = "sublet-checkpoint-2"
 _STATE: Final = "state"
 _MOMENTS: Final = ("exp_avg", "exp_avg_sq")
 

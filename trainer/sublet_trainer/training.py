@@ -12,16 +12,17 @@ The training loop. Decisions, and what they cost:
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import cos, isfinite, pi
+from math import cos, pi
 from time import monotonic
 from typing import Final
 
 import torch
 
-from sublet.errors import InvalidRequest
 from sublet.jobs import TrainingSettings
 from sublet_trainer.adapter import LoraModel
 from sublet_trainer.corpus import START, Corpus, Position
+from sublet_trainer.failures import naming_what_to_lower, verify_finite
+from sublet_trainer.objectives import Objective
 from sublet_trainer.packing import pack
 
 MAX_GRAD_NORM: Final = 1.0
@@ -29,6 +30,8 @@ LAST_LR_SHARE: Final = 0.1
 ROW_TOKENS: Final = {"cpu": 1024, "cuda": 8192}
 """A row is what runs between two looks at SIGTERM, and what must fit in memory. On two cores 1024
 tokens of SmolLM2 take 4 s forward and back, of the 10 s that Cloud Run grants."""
+SHORT_ROW: Final = 512
+"""Rows are not longer than max_context_length, so lowering it lowers memory, unless this short."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +74,7 @@ def train(
     corpus: Corpus,
     state: TrainingState,
     settings: TrainingSettings,
+    objective: Objective,
     *,
     check: Callable[[], None],
     after_step: Callable[[], None],
@@ -84,32 +88,35 @@ def train(
 
     Raises:
         InvalidRequest: the loss or its gradient is no number any more.
+        OutOfMemory: a row is too long for this machine.
     """
     parameters = list(model.parameters().values())
-    capacity = ROW_TOKENS[model.device.type]
+    capacity = min(ROW_TOKENS[model.device.type], max(settings.max_context_length, SHORT_ROW))
     for batch in corpus.steps(state.position):
         started = monotonic()
         rows = pack(batch.documents, capacity=capacity, device=model.device)
         num_tokens = sum(row.num_tokens for row in rows)
-        num_supervised = sum(row.num_supervised for row in rows)
+        divisor = objective.divisor(batch.documents)
         optimiser.zero_grad()
         loss = 0.0
         for row in rows:
             check()
-            row_loss = model.loss_sum(row, recomputes=row.num_tokens > capacity) / num_supervised
-            check()
-            torch.autograd.backward(row_loss)
+            with naming_what_to_lower(row, settings):
+                recomputes = row.num_tokens > capacity
+                row_loss = objective.loss_sum(model, row, recomputes=recomputes) / divisor
+                check()
+                torch.autograd.backward(row_loss)
             loss += row_loss.item()
         check()
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, MAX_GRAD_NORM).item()
-        _verify_finite(loss, grad_norm, state.step + 1)
+        verify_finite(loss, grad_norm, state.step + 1, batch.documents)
         lr = learning_rate(state.step, state.num_steps, settings)
         optimiser.param_groups[0]["lr"] = lr
         optimiser.step()
 
         state.position = batch.following
         state.num_tokens += num_tokens
-        state.num_supervised += num_supervised
+        state.num_supervised += sum(row.num_supervised for row in rows)
         state.metrics.append(
             StepMetrics(
                 step=state.step + 1,
@@ -135,11 +142,3 @@ def learning_rate(step: int, num_steps: int, settings: TrainingSettings) -> floa
         return peak * (step + 1) / num_warmup
     done = min(1.0, (step - num_warmup) / max(1, num_steps - 1 - num_warmup))
     return peak * (LAST_LR_SHARE + (1 - LAST_LR_SHARE) * (1 + cos(pi * done)) / 2)
-
-
-def _verify_finite(loss: float, grad_norm: float, step: int) -> None:
-    if not (isfinite(loss) and isfinite(grad_norm)):
-        raise InvalidRequest(
-            f"at step {step} the loss is {loss} and its gradient's norm {grad_norm}; expected "
-            "finite numbers: lower learning_rate, or check the rows' weights"
-        )
