@@ -131,9 +131,7 @@ class Bootstrap:
     def _make_topics(self, unit_urls: Mapping[str, str]) -> None:
         broker = self._cloud.broker
         broker.ensure_topic(DEAD_LETTERS)
-        broker.ensure_subscription(
-            Subscription(name=DEAD_LETTER_SUBSCRIPTION, topic=DEAD_LETTERS)
-        )
+        broker.ensure_subscription(Subscription(name=DEAD_LETTER_SUBSCRIPTION, topic=DEAD_LETTERS))
         for kind in FACTS:
             broker.ensure_topic(_topic(topic_of(kind)))
         for kind, unit in (

@@ -12,7 +12,6 @@ from google.cloud.storage import Blob
         ("POST", "/storage/v1/projects/customer-project/hmacKeys?serviceAccountEmail=a@b.c"),
         ("DELETE", "/storage/v1/projects/customer-project/hmacKeys/GOOG1"),
         ("POST", "/storage/v1/b/{bucket}/folders"),
-        ("POST", "/storage/v1/b/{bucket}/managedFolders"),
         ("POST", "/storage/v1/b/{bucket}/anywhereCaches"),
         ("POST", "/storage/v1/b/{bucket}/o/bulkRestore"),
         ("POST", "/storage/v1/b/{bucket}/restore?generation=1"),
@@ -25,11 +24,6 @@ def test_what_is_not_offered_is_refused_with_a_reason(cloud, http, method, path)
     error = answer.json()["error"]
     assert (answer.status_code, error["errors"][0]["reason"]) == (501, "notImplemented")
     assert "does not offer" in error["message"]
-
-
-def test_there_are_no_managed_folders_since_none_can_be_made(cloud, http):
-    listed = http("GET", f"/storage/v1/b/{cloud.bucket().name}/managedFolders")
-    assert (listed.status_code, listed.json()) == (200, {"kind": "storage#managedFolders"})
 
 
 def test_hmac_keys_are_refused_to_googles_client(cloud):

@@ -76,8 +76,10 @@ class BucketApi:
 
     async def delete(self, request: Request) -> Response:
         preconditions = Preconditions.of_request(request)
-        name = request.parameters["bucket"]
-        self._storage.objects.delete_bucket(self._storage.caller(request), name, preconditions)
+        caller, name = self._storage.caller(request), request.parameters["bucket"]
+        self._buckets.get(caller, name, "storage.buckets.delete")
+        self._storage.managed_folders.check_none(name)
+        self._storage.objects.delete_bucket(caller, name, preconditions)
         return Response(204)
 
     async def lock_retention(self, request: Request) -> Response:

@@ -7,7 +7,7 @@ Source: https://cloud.google.com/storage/docs/json_api/v1/buckets#resource
 
 import copy
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -22,6 +22,7 @@ STORAGE_CLASSES: Final = frozenset(
     | {"DURABLE_REDUCED_AVAILABILITY", "MULTI_REGIONAL", "REGIONAL"}
 )
 _BUCKET_TYPE: Final = "storage.googleapis.com/Bucket"
+_FOLDER_TYPE: Final = "storage.googleapis.com/ManagedFolder"
 _OBJECT_TYPE: Final = "storage.googleapis.com/Object"
 _SERVICE: Final = "storage.googleapis.com"
 _READ_ONLY: Final = frozenset(
@@ -118,9 +119,29 @@ class Bucket:
             api_attributes=attributes,
         )
 
-    def object_target(self, object_name: str) -> Target:
+    def folder_target(self, folder: str) -> Target:
         return Target(
-            policies=(self.resource, f"projects/{self.project}"),
+            policies=(*self._folders_around(folder), self.resource, f"projects/{self.project}"),
+            name=self.folder_resource(folder),
+            type=_FOLDER_TYPE,
+            service=_SERVICE,
+            bucket=self.name,
+        )
+
+    def folder_resource(self, folder: str) -> str:
+        """The name of a managed folder, whose own name ends in a slash."""
+        return f"{self.path}/managedFolders/{folder}"
+
+    def _folders_around(self, name: str) -> Iterator[str]:
+        """Every managed folder that there could be around an object, the innermost first."""
+        while folder := name.rpartition("/")[0]:
+            yield self.folder_resource(f"{folder}/")
+            name = folder
+
+    def object_target(self, object_name: str) -> Target:
+        folders = self._folders_around(object_name)
+        return Target(
+            policies=(*folders, self.resource, f"projects/{self.project}"),
             name=object_resource_name(self.name, object_name),
             type=_OBJECT_TYPE,
             service=_SERVICE,

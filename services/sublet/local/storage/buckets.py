@@ -205,6 +205,14 @@ class Buckets:
 
     def set_policy(self, caller: Caller, name: str, policy: Policy) -> Policy:
         bucket = self.get(caller, name, "storage.buckets.setIamPolicy")
+        self.check_policy(bucket, policy)
+        return self._iam.policies.set(bucket.resource, policy, wrote_version=policy.version)
+
+    def check_policy(self, bucket: Bucket, policy: Policy) -> None:
+        """
+        Raises:
+            FailedPrecondition, InvalidRequest: nothing in that bucket may have such a policy.
+        """
         members = {member.casefold() for binding in policy.bindings for member in binding.members}
         if bucket.prevents_public_access and members & PUBLIC:
             raise FailedPrecondition(
@@ -217,7 +225,6 @@ class Buckets:
             )
         for binding in policy.bindings:
             self._check_role(binding.role)
-        return self._iam.policies.set(bucket.resource, policy, wrote_version=policy.version)
 
     def permitted(
         self, caller: Caller, name: str, permissions: list[str], object_name: str | None = None

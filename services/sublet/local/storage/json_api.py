@@ -12,6 +12,7 @@ from sublet.local.storage.batch import BatchApi
 from sublet.local.storage.bucket_api import BucketApi, NotificationApi
 from sublet.local.storage.fields import parse_fields, select
 from sublet.local.storage.json_errors import storage_error
+from sublet.local.storage.managed_folder_api import ManagedFolderApi
 from sublet.local.storage.object_api import CopyApi, ObjectApi
 from sublet.local.storage.refused_api import add_refusals, check_has_no_acl, check_has_no_key
 from sublet.local.storage.service import Storage
@@ -26,6 +27,7 @@ def storage_app(storage: Storage) -> Router:
     router = _JsonRouter(storage)
     BucketApi(storage).add_to(router)
     NotificationApi(storage).add_to(router)
+    ManagedFolderApi(storage).add_to(router)
     CopyApi(storage).add_to(router)
     ObjectApi(storage).add_to(router)
     UploadApi(storage).add_to(router)

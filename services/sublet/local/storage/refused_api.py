@@ -7,15 +7,13 @@ from typing import Final
 
 from sublet.errors import InvalidRequest, Unimplemented
 from sublet.local.storage.service import Storage
-from sublet.local.web import Handler, Request, Response, Router, json_response
+from sublet.local.web import Handler, Request, Response, Router
 
 _BUCKET: Final = "/storage/v1/b/{bucket}"
 _OBJECT: Final = f"{_BUCKET}/o/{{object}}"
 _NOT_OFFERED: Final = {
     "/storage/v1/projects/{project}/hmacKeys": "HMAC keys: sign URLs with a service account's key",
     f"{_BUCKET}/folders": "folders: the local cloud has buckets with a flat namespace only",
-    f"{_BUCKET}/managedFolders": "managed folders: grant on the bucket, with a condition on the "
-    "object's name",
     f"{_BUCKET}/anywhereCaches": "Anywhere Cache: there is nothing here to be far from",
     f"{_BUCKET}/operations": "long-running operations: nothing here takes long",
     f"{_BUCKET}/relocate": "relocation of a bucket: make another one, and copy",
@@ -42,7 +40,6 @@ _NO_ACLS: Final = (
 
 
 def add_refusals(router: Router, storage: Storage) -> None:
-    router.add("GET", f"{_BUCKET}/managedFolders", _listing_none(storage))
     for path, reason in _NOT_OFFERED.items():
         for ending in ("", "/{more...}"):
             router.add("*", path + ending, _refusing(reason))
@@ -72,17 +69,6 @@ def check_has_no_key(request: Request) -> None:
             raise Unimplemented(
                 f"{header}: the local cloud keeps objects unencrypted; leave it out"
             )
-
-
-def _listing_none(storage: Storage) -> Handler:
-    """None can be made, so none is there; `gcloud storage rm -r` asks for them first."""
-
-    async def list_none(request: Request) -> Response:
-        caller, bucket = storage.caller(request), request.parameters["bucket"]
-        storage.buckets.get(caller, bucket, "storage.managedFolders.list")
-        return json_response({"kind": "storage#managedFolders"})
-
-    return list_none
 
 
 def _refusing(reason: str) -> Handler:

@@ -10,6 +10,7 @@ from sublet.local.projects import Projects
 from sublet.local.storage.blobs import Blobs
 from sublet.local.storage.buckets import Buckets
 from sublet.local.storage.copying import Copies
+from sublet.local.storage.managed_folders import ManagedFolders
 from sublet.local.storage.notifications import Notifications, Topics
 from sublet.local.storage.objects import Objects
 from sublet.local.storage.signed_urls import SignedUrls
@@ -24,6 +25,7 @@ class Storage:
     tokens: AccessTokens
     projects: Projects
     buckets: Buckets
+    managed_folders: ManagedFolders
     notifications: Notifications
     objects: Objects
     copies: Copies
@@ -79,6 +81,7 @@ def open_storage(
         tokens=iam.tokens,
         projects=projects,
         buckets=buckets,
+        managed_folders=ManagedFolders(database, clock, iam, buckets),
         notifications=notifications,
         objects=objects,
         copies=Copies(database, objects, blobs),
