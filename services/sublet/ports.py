@@ -223,7 +223,6 @@ class DataAccountSwitch(Protocol):
         """
         ...
 
-
     def is_enabled(self, data_account: Email) -> bool:
         """
         Raises:
