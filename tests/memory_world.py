@@ -191,7 +191,7 @@ class World:
 
     # --- what a simulation puts between -----------------------------------------------------------
 
-    def port(self, name: str, twin):
+    def port(self, _name: str, twin):
         """What the use cases get for a port; here the twin itself."""
         return twin
 
