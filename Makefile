@@ -20,7 +20,7 @@ demo: install
 
 # The real model wants every core for itself, so it comes after the rest.
 test: install
-	$(BIN)/pytest -m "not slow" --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(BIN)/pytest -m "not slow" --numprocesses 3 --dist worksteal
 	$(BIN)/pytest -m slow
 
 lint: install
@@ -35,7 +35,7 @@ simulate: install
 	PYTHONPATH=tests $(BIN)/python -m simulation $(if $(BUGS),--bugs,$(if $(SEED),--seed $(SEED),--seeds $(SEEDS)))
 
 bench: install
-	$(BIN)/python benchmarks/pubsub.py
+	for one in pubsub local_cloud api registry; do $(BIN)/python benchmarks/$$one.py || exit 1; done
 
 # Each deploy unit, in a fresh virtual environment, from its own list of requirements.
 bundles-start: install
