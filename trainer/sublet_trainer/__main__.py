@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from traceback import walk_tb
-from typing import Self
+from typing import Final, Self
 
 from sublet.errors import InvalidRequest, SubletError, TryAgain
 from sublet.handover import Claim, TrainedAdapter
@@ -141,6 +141,9 @@ def _train(
     )
 
 
+_OURS: Final = ("sublet", "sublet_trainer")
+
+
 def _described(bug: BaseException) -> tuple[str, str]:
     """A gRPC code and a message that holds nothing of the exception's text."""
     kind = type(bug).__name__
@@ -151,7 +154,7 @@ def _described(bug: BaseException) -> tuple[str, str]:
     places = [
         f"{Path(frame.f_code.co_filename).name}:{line}"
         for frame, line in walk_tb(bug.__traceback__)
-        if "sublet" in frame.f_code.co_filename
+        if frame.f_globals.get("__name__", "").partition(".")[0] in _OURS
     ]
     place = places[-1] if places else "a place outside it"
     return "INTERNAL", f"the trainer failed with {kind} at {place}; this is a bug of sublet"
