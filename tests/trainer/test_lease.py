@@ -62,12 +62,32 @@ def test_passing_faults_of_broker_and_metadata_server_are_borne(world, fault):
     assert world.endings[0].is_success
 
 
+NUM_FILES = 5
+"""Those of an adapter, before its manifest."""
+
+
 def test_a_fenced_holder_stops_and_writes_no_manifest(world, fault):
+    """Fenced at the last file: the heartbeat that announces results may come before it or after."""
     world.heartbeat_every_s = 100
-    fault("POST", "/upload/", before=world.fence)
+    uploads = iter(range(NUM_FILES))
+    fault(
+        "POST",
+        "/upload/",
+        before=lambda: next(uploads) == NUM_FILES - 1 and world.fence(),
+        times=NUM_FILES,
+    )
     assert world.train() == 0
     assert [one.status for one in world.asked("POST", ":renew")][-1] == 409
-    assert all(name.startswith(f"{PREFIX}epoch-1/") for name in world.created)
+    assert world.created == [
+        f"{PREFIX}epoch-1/{name}"
+        for name in (
+            "adapter_model.safetensors",
+            "adapter_config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "metrics.jsonl",
+        )
+    ]
     assert world.endings == []
 
 

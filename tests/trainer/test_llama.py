@@ -126,9 +126,10 @@ def test_another_architecture_is_trained_through_transformers_with_the_same_numb
             "logit_softcapping",
         ),
         ({"model_type": "mistral", "sliding_window": 8}, "asks for sliding_window"),
+        ({"model_type": "llama", "attention_dropout": 0.1}, "a mask or dropout"),
         ({"model_type": "gpt2"}, "has none of the layers"),
     ],
-    ids=["scaled logits", "sliding window", "other names"],
+    ids=["scaled logits", "sliding window", "dropout", "other names"],
 )
 def test_what_we_cannot_do_is_refused_not_ignored(config, reason, tmp_path):
     saved(tmp_path, config)
