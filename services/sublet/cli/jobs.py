@@ -1,6 +1,5 @@
 """`sftj`, `rlor-trainer-job`, `dpoj`: training jobs; and `receipt`, what one of them read."""
 
-import secrets
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final, TypeVar
@@ -19,6 +18,7 @@ from sublet.cli.records import (
 )
 from sublet.cli.waiting import wait_for_job
 from sublet.cli.words import command
+from sublet.client.retries import made_up_id
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -88,7 +88,7 @@ def create_sftj(
     What is not given has the control plane's default, or that of the adapter that is trained
     further. An option that the trainer does not honour is refused, with what to use instead.
     """
-    query = {"supervisedFineTuningJobId": job_id or _made_up("sftj")}
+    query = {"supervisedFineTuningJobId": job_id or made_up_id("sftj")}
     made = session.api.create(SUPERVISED, settings_to_wire(fields), query)
     _show_started(session, SUPERVISED, made, quiet=quiet, wait=wait, timeout=wait_timeout)
 
@@ -124,7 +124,7 @@ def create_rlor_trainer_job(
         rewardWeights=list(reward_weights) or None,
         lossConfig=without_unset(method=loss_method, klBeta=kl_beta) or None,
     )
-    query = {"rlorTrainerJobId": job_id or _made_up("step")}
+    query = {"rlorTrainerJobId": job_id or made_up_id("step")}
     made = session.api.create(_REINFORCEMENT, body, query)
     _show_started(session, _REINFORCEMENT, made, quiet=quiet, wait=wait, timeout=wait_timeout)
 
@@ -153,7 +153,7 @@ def create_dpoj(
         trainingConfig=settings_to_wire(training),
         lossConfig=without_unset(method=loss_method) or None,
     )
-    made = session.api.create(_PREFERENCE, body, {"dpoJobId": job_id or _made_up("dpoj")})
+    made = session.api.create(_PREFERENCE, body, {"dpoJobId": job_id or made_up_id("dpoj")})
     _show_started(session, _PREFERENCE, made, quiet=quiet, wait=wait, timeout=wait_timeout)
 
 
@@ -196,11 +196,6 @@ def _show_started(
     if wait:
         job = wait_for_job(session, collection, job, timeout)
     show_made(session, job, quiet=quiet)
-
-
-def _made_up(kind: str) -> str:
-    """An id of ours, so that a request whose answer was lost is repeated without a second job."""
-    return f"{kind}-{secrets.token_hex(6)}"
 
 
 def _camel(name: str) -> str:

@@ -3,7 +3,6 @@ A model to train further: a base model of the catalogue, or an adapter of one's 
 under ids of ours, so that a request whose answer was lost is repeated without a second job.
 """
 
-import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from sublet.client.client import Client
 from sublet.client.errors import NotFound
 from sublet.client.jobs import ReinforcementStep, SupervisedFineTuningJob
 from sublet.client.resources import Dataset
+from sublet.client.retries import made_up_id
 
 CATALOGUE: Final = "accounts/fireworks/models/"
 
@@ -89,7 +89,7 @@ class LLM:
             "learningRateWarmupSteps": learning_rate_warmup_steps,
             "optimizerWeightDecay": optimizer_weight_decay,
         }
-        query = {"supervisedFineTuningJobId": job_id or _made_up("sftj")}
+        query = {"supervisedFineTuningJobId": job_id or made_up_id("sftj")}
         made = self.client.api.create(SupervisedFineTuningJob.collection, _given(body), query)
         return SupervisedFineTuningJob.read(self.client.api, made)
 
@@ -144,7 +144,7 @@ class LLM:
             "rewardWeights": list(reward_weights) if reward_weights else None,
             "lossConfig": _given({"method": loss_method, "klBeta": kl_beta}) or None,
         }
-        query = {"rlorTrainerJobId": step_id or _made_up("step")}
+        query = {"rlorTrainerJobId": step_id or made_up_id("step")}
         made = self.client.api.create(ReinforcementStep.collection, _given(body), query)
         return ReinforcementStep.read(self.client.api, made)
 
@@ -175,7 +175,3 @@ def _name_of(*given: Dataset | str | None) -> str:
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _made_up(kind: str) -> str:
-    return f"{kind}-{secrets.token_hex(6)}"

@@ -7,6 +7,7 @@ Source: https://aws.amazon.com/builders-library/timeouts-retries-and-backoff-wit
 """
 
 import random
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -108,3 +109,8 @@ def advised_s(headers: Mapping[str, str], now: datetime) -> float | None:
         date = date if date.tzinfo else date.replace(tzinfo=UTC)
         return max(0.0, (date - now).total_seconds())
     return None
+
+
+def made_up_id(kind: str) -> str:
+    """An id of ours, so that a request whose answer was lost is repeated without a second job."""
+    return f"{kind}-{secrets.token_hex(6)}"
