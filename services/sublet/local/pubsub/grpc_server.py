@@ -6,7 +6,7 @@ of the domain become gRPC statuses here and nowhere else.
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final, NoReturn
+from typing import Final
 
 import grpc
 import grpc.aio
@@ -14,6 +14,14 @@ from google.pubsub_v1 import types
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from sublet.errors import InvalidRequest, SubletError
+from sublet.local.grpc_calls import (
+    Context,
+    Proto,
+    Trailers,
+    abort,
+    authorization_of,
+    serialized,
+)
 from sublet.local.pubsub.broker import PubSub
 from sublet.local.pubsub.iam_policy_api import IamPolicyApi
 from sublet.local.pubsub.methods import Unary, Waiting, details_of
@@ -22,7 +30,6 @@ from sublet.local.pubsub.push import PushLoops
 from sublet.local.pubsub.resources import is_loopback
 from sublet.local.pubsub.subscriber_api import SubscriberApi
 from sublet.local.pubsub.timekeeping import keep_time
-from sublet.local.pubsub.wire import Proto
 
 MAX_MESSAGE_BYTES: Final = 20 * 2**20
 """Above the 10 MB that a publish may have: what is too large is refused with a reason."""
@@ -35,19 +42,7 @@ _OPTIONS: Final = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
 )
-_CODES: Final = {
-    "INVALID_ARGUMENT": grpc.StatusCode.INVALID_ARGUMENT,
-    "NOT_FOUND": grpc.StatusCode.NOT_FOUND,
-    "ALREADY_EXISTS": grpc.StatusCode.ALREADY_EXISTS,
-    "PERMISSION_DENIED": grpc.StatusCode.PERMISSION_DENIED,
-    "FAILED_PRECONDITION": grpc.StatusCode.FAILED_PRECONDITION,
-    "ABORTED": grpc.StatusCode.ABORTED,
-    "UNAVAILABLE": grpc.StatusCode.UNAVAILABLE,
-    "UNAUTHENTICATED": grpc.StatusCode.UNAUTHENTICATED,
-}
 _SCHEMAS: Final = "google.pubsub.v1.SchemaService"
-
-Context = grpc.aio.ServicerContext[Proto, Proto]
 
 
 class PubSubServer:
@@ -136,29 +131,29 @@ class PubSubServer:
     def _unary(self, method: Unary | Waiting) -> "grpc.RpcMethodHandler[Proto, Proto]":
         async def answer(request: Proto, context: Context) -> Proto:
             try:
-                caller = self._pubsub.iam.tokens.resolve(_authorization(context))
+                caller = self._pubsub.iam.tokens.resolve(authorization_of(context))
                 if isinstance(method, Waiting):
                     return await method.answer(caller, request, context.time_remaining())
                 return method.answer(caller, request)
             except SubletError as error:
-                await _abort(context, error)
+                await abort(context, error, _trailers(error))
 
         return grpc.unary_unary_rpc_method_handler(
-            answer, request_deserializer=method.request.FromString, response_serializer=_serialized
+            answer, request_deserializer=method.request.FromString, response_serializer=serialized
         )
 
     def _stream(self, subscriber: SubscriberApi) -> "grpc.RpcMethodHandler[Proto, Proto]":
         async def serve(requests: AsyncIterator[Proto], context: Context) -> None:
             try:
-                caller = self._pubsub.iam.tokens.resolve(_authorization(context))
+                caller = self._pubsub.iam.tokens.resolve(authorization_of(context))
                 await subscriber.streaming_pull(caller, requests, context.write)
             except SubletError as error:
-                await _abort(context, error)
+                await abort(context, error, _trailers(error))
 
         return grpc.stream_stream_rpc_method_handler(
             serve,
             request_deserializer=types.StreamingPullRequest.pb().FromString,
-            response_serializer=_serialized,
+            response_serializer=serialized,
         )
 
 
@@ -180,28 +175,11 @@ class _NoSchemas(grpc.GenericRpcHandler):
         return grpc.unary_unary_rpc_method_handler(refuse)
 
 
-def _authorization(context: Context) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == "authorization":
-            return str(value)
-    return None
-
-
-def _serialized(message: Proto) -> bytes:
-    serialized: bytes = message.SerializeToString()
-    return serialized
-
-
-async def _abort(context: Context, error: SubletError) -> NoReturn:
-    code = _CODES.get(error.reason, grpc.StatusCode.INTERNAL)
-    await context.abort(code, str(error), _trailers(code, error))
-
-
-def _trailers(code: grpc.StatusCode, error: SubletError) -> tuple[tuple[str, bytes], ...]:
+def _trailers(error: SubletError) -> Trailers:
     details = details_of(error)
     if not details:
         return ()
-    status = status_pb2.Status(code=code.value[0], message=str(error), details=details)
+    status = status_pb2.Status(code=error.code, message=str(error), details=details)
     return (("grpc-status-details-bin", status.SerializeToString()),)
 
 

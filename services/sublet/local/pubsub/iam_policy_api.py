@@ -3,13 +3,14 @@
 from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
 
 from sublet.errors import Conflict, FailedPrecondition
+from sublet.local.grpc_calls import Proto
 from sublet.local.iam.tokens import Caller
 from sublet.local.pubsub.broker import PubSub
 from sublet.local.pubsub.guard import Guard
 from sublet.local.pubsub.methods import Unary
 from sublet.local.pubsub.names import collection_of, parse_resource
 from sublet.local.pubsub.resources import Snapshot, Subscription, Topic
-from sublet.local.pubsub.wire import Proto, policy_from_proto, policy_to_proto
+from sublet.local.pubsub.wire import policy_from_proto, policy_to_proto
 
 
 class IamPolicyApi:

@@ -10,10 +10,10 @@ from google.protobuf import any_pb2, field_mask_pb2
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 
 from sublet.errors import InvalidRequest, SubletError
+from sublet.local.grpc_calls import Proto
 from sublet.local.iam.tokens import Caller
 from sublet.local.pubsub.delivery import StaleAckIds
 from sublet.local.pubsub.guard import SERVICE
-from sublet.local.pubsub.wire import Proto
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from google.protobuf import empty_pb2
 from google.pubsub_v1 import types
 
 from sublet.errors import InvalidRequest
+from sublet.local.grpc_calls import Proto
 from sublet.local.iam.tokens import Caller
 from sublet.local.pubsub.broker import PubSub
 from sublet.local.pubsub.guard import Guard
@@ -18,7 +19,6 @@ from sublet.local.pubsub.names import (
 )
 from sublet.local.pubsub.resources import Snapshot, Subscription, Topic
 from sublet.local.pubsub.wire import (
-    Proto,
     outgoing_from_proto,
     topic_from_proto,
     topic_to_proto,

@@ -16,12 +16,12 @@ from typing import Any, Final
 from google.protobuf import json_format
 
 from sublet.errors import FailedPrecondition, InvalidRequest, SubletError, Unimplemented
+from sublet.local.grpc_calls import Proto
 from sublet.local.pubsub.broker import PubSub
 from sublet.local.pubsub.iam_policy_api import IamPolicyApi
 from sublet.local.pubsub.methods import Unary, Waiting, details_of
 from sublet.local.pubsub.publisher_api import PublisherApi
 from sublet.local.pubsub.subscriber_api import SubscriberApi
-from sublet.local.pubsub.wire import Proto
 from sublet.local.web import HttpError, Request, Response, Router, json_response
 
 MAX_BODY_BYTES: Final = 20 * 2**20

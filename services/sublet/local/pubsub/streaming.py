@@ -13,12 +13,13 @@ from typing import Final
 from google.pubsub_v1 import types
 
 from sublet.errors import InvalidRequest
+from sublet.local.grpc_calls import Proto
 from sublet.local.pubsub.broker import PubSub
 from sublet.local.pubsub.delivery import Delivery
 from sublet.local.pubsub.names import parse_subscription
 from sublet.local.pubsub.queues import Budget
 from sublet.local.pubsub.resources import Subscription, verify_ack_deadline
-from sublet.local.pubsub.wire import MAX_RESPONSE_BYTES, Proto, fill_received_message
+from sublet.local.pubsub.wire import MAX_RESPONSE_BYTES, fill_received_message
 
 MAX_RESPONSE_MESSAGES: Final = 1000
 _UNLIMITED: Final = 2**63

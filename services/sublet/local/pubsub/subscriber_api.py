@@ -13,6 +13,7 @@ from google.protobuf import empty_pb2
 from google.pubsub_v1 import types
 
 from sublet.errors import InvalidRequest
+from sublet.local.grpc_calls import Proto
 from sublet.local.iam.tokens import Caller
 from sublet.local.pubsub.broker import PubSub
 from sublet.local.pubsub.guard import Guard
@@ -28,7 +29,6 @@ from sublet.local.pubsub.resources import Push, Snapshot, Subscription
 from sublet.local.pubsub.streaming import PullStream
 from sublet.local.pubsub.wire import (
     MAX_RESPONSE_BYTES,
-    Proto,
     fill_received_message,
     instant,
     push_from_proto,

@@ -6,7 +6,7 @@ subscription that is said to write to BigQuery must not look as if it did.
 import base64
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 from google.iam.v1 import policy_pb2  # type: ignore[import-untyped]
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -14,6 +14,7 @@ from google.pubsub_v1 import types
 
 from sublet.buckets import POLICY_VERSION, Binding, Condition, Policy
 from sublet.errors import InvalidRequest
+from sublet.local.grpc_calls import Proto
 from sublet.local.pubsub.delivery import Delivery
 from sublet.local.pubsub.messages import Outgoing
 from sublet.local.pubsub.names import (
@@ -33,9 +34,6 @@ from sublet.local.pubsub.resources import (
     Topic,
 )
 from sublet.names import Email
-
-Proto = Any
-"""A protobuf message; its classes are made at run time, so no checker knows them."""
 
 MAX_RESPONSE_BYTES: Final = 3 * 2**20
 """Of messages in one response: clients that PUBSUB_EMULATOR_HOST leads here take 4 MiB in all."""

@@ -5,21 +5,19 @@ where clients look for it. Errors of the domain become statuses here and nowhere
 
 import socket
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import grpc
 import grpc.aio
 from google.protobuf import json_format
 
 from sublet.errors import SubletError
+from sublet.local.grpc_calls import Context, Proto, abort, authorization_of, serialized
 from sublet.local.iam.enforcement import Iam
-from sublet.local.run.methods import Method, Proto, methods_of
+from sublet.local.run.methods import Method, methods_of
 from sublet.local.run.service import RunService
 
-_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 _GRACE_S: Final = 0.1
-
-Context = grpc.aio.ServicerContext[Proto, Proto]
 
 
 class RunServer:
@@ -66,30 +64,14 @@ class RunServer:
     def _handler(self, method: Method) -> "grpc.RpcMethodHandler[Proto, Proto]":
         async def answer(request: Proto, context: Context) -> Proto:
             try:
-                caller = self._iam.tokens.resolve(_authorization(context))
+                caller = self._iam.tokens.resolve(authorization_of(context))
                 wire = await method.answer(caller, method.as_json(request))
             except SubletError as error:
-                await _abort(context, error)
+                await abort(context, error)
             return json_format.ParseDict(wire, method.response())
 
         return grpc.unary_unary_rpc_method_handler(
             answer,
             request_deserializer=method.request.FromString,
-            response_serializer=_serialized,
+            response_serializer=serialized,
         )
-
-
-def _authorization(context: Context) -> str | None:
-    for key, value in context.invocation_metadata() or ():
-        if key == "authorization":
-            return str(value)
-    return None
-
-
-def _serialized(message: Proto) -> bytes:
-    serialized: bytes = message.SerializeToString()
-    return serialized
-
-
-async def _abort(context: Context, error: SubletError) -> NoReturn:
-    await context.abort(_CODES.get(error.code, grpc.StatusCode.INTERNAL), str(error))

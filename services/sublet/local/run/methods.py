@@ -13,11 +13,10 @@ from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 from google.protobuf import empty_pb2, json_format
 
 from sublet.errors import InvalidRequest
+from sublet.local.grpc_calls import Proto
 from sublet.local.iam.tokens import Caller
 from sublet.local.run.service import RunService
 
-Proto = Any
-"""A protobuf message; its classes are made at run time, so no checker knows them."""
 Wire = dict[str, Any]
 Answer = Callable[[Caller, Wire], Awaitable[Wire]]
 

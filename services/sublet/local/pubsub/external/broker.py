@@ -17,6 +17,7 @@ from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransp
 from sublet.errors import InvalidRequest
 from sublet.gcp.answers import translated
 from sublet.local.database import Database
+from sublet.local.grpc_calls import Proto
 from sublet.local.iam.enforcement import Iam
 from sublet.local.iam.oidc import IdTokens
 from sublet.local.pubsub.brokers import BrokerAddresses, Serve
@@ -27,7 +28,7 @@ from sublet.local.pubsub.external.relay import PushRelay
 from sublet.local.pubsub.messages import Outgoing, verify_outgoing
 from sublet.local.pubsub.names import TopicName, parse_topic
 from sublet.local.pubsub.resources import Subscription
-from sublet.local.pubsub.wire import Proto, subscription_to_proto
+from sublet.local.pubsub.wire import subscription_to_proto
 
 _CHANGED: Final = (  # without labels, which Google's emulator 0.8.20 refuses to change
     *("ack_deadline_seconds", "dead_letter_policy", "push_config", "retry_policy"),
