@@ -10,12 +10,13 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.error
 import urllib.request
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,11 @@ from terraform.plan import ROOT, Plan, Resource, environment_of, kept
 FUNCTIONS = bundle.names()
 SERVICES = sorted(main.parent.name for main in ROOT.glob("services/*/main.py"))
 READY_WITHIN_S = 60
+EVERY_MODULE = """
+import importlib, pkgutil, sublet_trainer
+for module in pkgutil.iter_modules(sublet_trainer.__path__, "sublet_trainer."):
+    importlib.import_module(module.name)
+"""
 SEAL_KEY = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="
 
 
@@ -54,6 +60,36 @@ def start(unit: str, directory: Path) -> str:
     return f"{unit}: {answer}, installed in {installed:.0f} s"
 
 
+def start_trainer(directory: Path) -> str:
+    """
+    Every module imported, then the process without a lease, which says that this is what it lacks.
+    Its torch is the one of this interpreter: the wheel differs by accelerator and is in no list.
+    """
+    began = time.monotonic()
+    code = directory / "app"
+    copytree(ROOT / "services" / "sublet", code / "sublet", ignore=not_in_an_image())
+    copytree(ROOT / "trainer" / "sublet_trainer", code / "sublet_trainer", ignore=not_in_an_image())
+    python = install(directory / "venv", ROOT / "trainer" / "requirements.txt", with_torch=True)
+    installed = time.monotonic() - began
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "PYTHONPATH": str(code)}
+    subprocess.run([python, "-c", EVERY_MODULE], env=environment, cwd=directory, check=True)
+    done = subprocess.run(
+        [python, "-m", "sublet_trainer"],
+        env=environment,
+        cwd=directory,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 1 or "lacks SUBLET_LEASE" not in done.stdout + done.stderr:
+        raise SystemExit(f"sublet-trainer: exit code {done.returncode}\n{done.stdout}{done.stderr}")
+    return f"sublet-trainer: wants its lease, installed in {installed:.0f} s"
+
+
+def not_in_an_image() -> Callable[[str, list[str]], set[str]]:
+    return ignore_patterns("__pycache__", "answer.py", *bundle.NOT_DEPLOYED)
+
+
 def unpack(unit: str, code: Path) -> None:
     """What Google unpacks of a bundle, or what services/Dockerfile copies."""
     if unit in FUNCTIONS:
@@ -62,20 +98,29 @@ def unpack(unit: str, code: Path) -> None:
         with ZipFile(path) as made:
             made.extractall(code)
         return
-    left_out = ignore_patterns("__pycache__", *bundle.NOT_DEPLOYED)
-    copytree(ROOT / "services" / "sublet", code / "sublet", ignore=left_out)
+    copytree(ROOT / "services" / "sublet", code / "sublet", ignore=not_in_an_image())
     copy(ROOT / "services" / unit / "main.py", code)
 
 
-def install(directory: Path, requirements: Path) -> Path:
+def install(directory: Path, requirements: Path, *, with_torch: bool = False) -> Path:
     """Without resolving: the list is whole, which `pip check` confirms."""
     venv.create(directory, with_pip=False)
     python = directory / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
     flags = ["--quiet", "--no-deps", "--no-compile", "--require-hashes", "--only-binary", ":all:"]
     subprocess.run([*pip, "install", *flags, "--requirement", str(requirements)], check=True)
+    if with_torch:
+        lend_torch(python)
     subprocess.run([*pip, "check"], check=True, stdout=subprocess.DEVNULL)
     return python
+
+
+def lend_torch(python: Path) -> None:
+    ours = Path(sysconfig.get_path("purelib"))
+    theirs = next(python.parents[1].glob("lib/*/site-packages"))
+    for pattern in ("torch", "torchgen", "functorch", "torch-*.dist-info"):
+        for found in ours.glob(pattern):
+            (theirs / found.name).symlink_to(found)
 
 
 def told(plan: Plan, unit: str, directory: Path) -> dict[str, str]:
@@ -148,5 +193,9 @@ if __name__ == "__main__":
         directories = {unit: Path(made) / unit for unit in (*FUNCTIONS, *SERVICES)}
         for directory in directories.values():
             directory.mkdir()
+        trainer = Path(made) / "sublet-trainer"
+        trainer.mkdir()
+        started = pool.submit(start_trainer, trainer)
         for line in pool.map(start, directories, directories.values()):
             print(line)
+        print(started.result())

@@ -40,11 +40,11 @@ tf() { terraform -chdir="$platform" "$@"; }
 
 foundations() { # what has to be there before Terraform can plan the rest
   gcloud services enable --project "$project" \
-    artifactregistry.googleapis.com cloudbuild.googleapis.com cloudfunctions.googleapis.com \
+    aiplatform.googleapis.com artifactregistry.googleapis.com cloudbuild.googleapis.com cloudfunctions.googleapis.com \
     cloudkms.googleapis.com cloudresourcemanager.googleapis.com eventarc.googleapis.com \
     firestore.googleapis.com iam.googleapis.com logging.googleapis.com pubsub.googleapis.com \
     run.googleapis.com secretmanager.googleapis.com serviceusage.googleapis.com storage.googleapis.com
-  for service in artifactregistry cloudfunctions eventarc firestore pubsub run secretmanager; do
+  for service in aiplatform artifactregistry cloudfunctions eventarc firestore pubsub run secretmanager; do
     gcloud beta services identity create --project "$project" --service "$service.googleapis.com"
   done
   gcloud storage service-agent --project "$project"

@@ -22,6 +22,18 @@ tf() { terraform -chdir="$platform" "$@"; }
 
 given=("-var=project=$project" "-var-file=$settings" "-var-file=$build/images.tfvars.json" "-var=protects_data=false")
 
+custom_jobs() { # what trains on Vertex AI is in no state of Terraform's, and costs until it ends
+  local region
+  region=$(sed -n 's/^ *region *= *"\(.*\)".*/\1/p' "$settings")
+  gcloud ai custom-jobs "$@" --project "$project" --region "${region:-europe-west4}"
+}
+
+if grep -Eq '^ *vertex_accelerators *=' "$settings"; then
+  custom_jobs list --format 'value(name)' \
+    --filter 'labels.sublet_lease:* AND state=(JOB_STATE_QUEUED JOB_STATE_PENDING JOB_STATE_RUNNING)' |
+    while read -r job; do custom_jobs cancel "$job" </dev/null; done
+fi
+
 tf apply -input=false -auto-approve "${given[@]}"
 if ! grep -Eq '^ *locks_audit_log *= *false' "$settings"; then
   # Nobody can delete a locked log bucket, Terraform included: it is left, and costs its storage.

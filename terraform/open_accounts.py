@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from sublet.account_settings import AccountSettings
 from sublet.accounts import OWNER, Account, UserName
 from sublet.deployment import Deployment
 from sublet.keys import Keys
@@ -32,9 +33,22 @@ class Accounts:
         self._registry = registry
         self._clock = clock
         self._keys = Keys(registry, clock)
+        self._settings = AccountSettings(registry, clock)
 
     def open(self, account_id: str, made: Mapping[str, Any]) -> bool:
-        """Have the account as Terraform has it; say whether it is new."""
+        """
+        Have the account as Terraform has it; say whether it is new. A setting that Terraform leaves
+        open stays as the account's admins have it.
+        """
+        is_new = self._open(account_id, made)
+        self._settings.change(
+            AccountName.of(account_id),
+            always_on=made["always_on"],
+            challenge_required=made["challenge_required"],
+        )
+        return is_new
+
+    def _open(self, account_id: str, made: Mapping[str, Any]) -> bool:
         wanted = Account(
             name=AccountName.of(account_id),
             display_name=account_id,

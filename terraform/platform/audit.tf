@@ -2,6 +2,7 @@
 
 resource "google_project_iam_audit_config" "service" {
   for_each = toset([
+    "aiplatform.googleapis.com",
     "cloudkms.googleapis.com",
     "datastore.googleapis.com",
     "iam.googleapis.com",

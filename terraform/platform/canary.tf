@@ -4,7 +4,12 @@
 locals {
   canary = {
     for id in var.canary_until == null ? [] : ["canary"] :
-    id => { project_numbers = [tonumber(local.project_number)], num_data_accounts = 2 }
+    id => {
+      project_numbers    = [tonumber(local.project_number)]
+      num_data_accounts  = 2
+      always_on          = false
+      challenge_required = false
+    }
   }
 }
 

@@ -22,7 +22,9 @@ output "accounts" {
       data_accounts = [
         for name, owner in local.data_accounts : "${google_service_account.data[name].account_id}@${var.project}.iam.gserviceaccount.com" if owner == id
       ]
-      topic = "projects/${var.project}/topics/${google_pubsub_topic.objects[id].name}"
+      topic              = "projects/${var.project}/topics/${google_pubsub_topic.objects[id].name}"
+      always_on          = account.always_on
+      challenge_required = account.challenge_required
     }
   }
 }

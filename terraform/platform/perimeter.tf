@@ -12,6 +12,7 @@ resource "google_access_context_manager_service_perimeter" "dry_run" {
   spec {
     resources = ["projects/${local.project_number}"]
     restricted_services = [
+      "aiplatform.googleapis.com",
       "artifactregistry.googleapis.com",
       "cloudfunctions.googleapis.com",
       "cloudkms.googleapis.com",

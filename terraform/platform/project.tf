@@ -11,7 +11,7 @@ data "google_logging_project_cmek_settings" "this" {
 locals {
   project_number = data.google_project.this.number
 
-  agents = {
+  agents = merge(local.num_vertex == 0 ? {} : { vertex-ai = local.vertex_at }, {
     artifact-registry = "service-${local.project_number}@gcp-sa-artifactregistry.iam.gserviceaccount.com"
     eventarc          = "service-${local.project_number}@gcp-sa-eventarc.iam.gserviceaccount.com"
     firestore         = "service-${local.project_number}@gcp-sa-firestore.iam.gserviceaccount.com"
@@ -21,11 +21,11 @@ locals {
     run               = "service-${local.project_number}@serverless-robot-prod.iam.gserviceaccount.com"
     secret-manager    = "service-${local.project_number}@gcp-sa-secretmanager.iam.gserviceaccount.com"
     storage           = "service-${local.project_number}@gs-project-accounts.iam.gserviceaccount.com"
-  }
+  })
 }
 
 resource "google_project_service" "api" {
-  for_each = toset([
+  for_each = toset(concat(local.num_vertex == 0 ? [] : ["aiplatform.googleapis.com"], [
     "artifactregistry.googleapis.com",
     "cloudbuild.googleapis.com",
     "cloudfunctions.googleapis.com",
@@ -44,7 +44,7 @@ resource "google_project_service" "api" {
     "secretmanager.googleapis.com",
     "storage.googleapis.com",
     "sts.googleapis.com",
-  ])
+  ]))
 
   project            = var.project
   service            = each.value

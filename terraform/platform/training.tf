@@ -87,7 +87,7 @@ locals {
   execution_roles = {
     subletExecutionStarter = {
       unit        = "start-training"
-      permissions = ["run.jobs.run", "run.jobs.runWithOverrides"]
+      permissions = ["run.executions.list", "run.jobs.run", "run.jobs.runWithOverrides"]
     }
     subletExecutionCanceller = {
       unit        = "sweep-leases"

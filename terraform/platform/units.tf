@@ -18,7 +18,7 @@ locals {
       entry_point = "start_training"
       memory      = "512Mi"
       timeout_s   = 120
-      reads       = ["SUBLET_BROKER_URL", "SUBLET_PROJECT", "SUBLET_TRAINING_JOB"]
+      reads       = concat(["SUBLET_BROKER_URL", "SUBLET_PROJECT", "SUBLET_TRAINING_JOB"], local.offer, local.runs_on_vertex)
     }
     revoke-access = {
       purpose     = "Drives leases to their end."
@@ -32,9 +32,9 @@ locals {
       entry_point = "sweep_leases"
       memory      = "512Mi"
       timeout_s   = 540
-      reads = [
+      reads = concat([
         "SUBLET_BROKER_URL", "SUBLET_DEAD_LETTERS", "SUBLET_PROJECT", "SUBLET_TRAINING_JOB", "SUBLET_VERIFIER",
-      ]
+      ], local.num_vertex == 0 ? [] : local.offer, local.runs_on_vertex)
     }
   }
 
@@ -44,7 +44,7 @@ locals {
       # Its callers have an API key and no Google identity, so it checks them itself.
       is_public     = true
       num_instances = { min = 0, max = 10 }
-      reads         = ["SUBLET_BROKER_URL", "SUBLET_PROJECT", "SUBLET_VERIFIER"]
+      reads         = concat(["SUBLET_BROKER_URL", "SUBLET_PROJECT", "SUBLET_VERIFIER"], local.offer)
       secrets       = {}
     }
     lease-broker = {
@@ -59,25 +59,33 @@ locals {
     }
   }
 
+  # Which machines a job may ask for, and where those are that Cloud Run has not.
+  offer          = concat(["SUBLET_CLOUD_RUN_ACCELERATOR"], local.num_vertex == 0 ? [] : ["SUBLET_VERTEX_ACCELERATORS"])
+  runs_on_vertex = local.num_vertex == 0 ? [] : ["SUBLET_VERTEX_AI", "SUBLET_VERTEX_TEMPLATE"]
+
   # A function's door checks who rings, and Cloud Run has checked that sender's signature before.
   door = ["SUBLET_INVOKERS_CHECKED_BY", "SUBLET_SELF_URL", "SUBLET_SENDERS"]
 
   settings = {
-    SUBLET_BROKER_URL          = local.urls["lease-broker"]
-    SUBLET_DEAD_LETTERS        = local.dead_letters
-    SUBLET_DISPATCHERS         = local.emails["start-training"]
-    SUBLET_INVOKERS_CHECKED_BY = "cloud-run"
-    SUBLET_LISTERS             = local.emails["sweep-leases"]
-    SUBLET_PROJECT             = var.project
-    SUBLET_RECEIPT_KEY         = "kms:${local.receipt_key}/cryptoKeyVersions/1"
-    SUBLET_REGISTRY            = "firestore:${local.database}"
-    SUBLET_REVOKERS            = "${local.emails["revoke-access"]},${local.emails["sweep-leases"]}"
-    SUBLET_SENDERS             = local.emails["event-sender"]
-    SUBLET_TRAINER_IMAGE       = var.images["sublet-trainer"]
-    SUBLET_TRAINERS            = local.emails["sublet-trainer"]
-    SUBLET_TRAINING_JOB        = local.training_job
-    SUBLET_VERIFIER            = local.emails["sublet-verifier"]
-    SUBLET_VERIFIERS           = "${local.emails["register-dataset"]},${local.emails["control-plane"]}"
+    SUBLET_BROKER_URL            = local.urls["lease-broker"]
+    SUBLET_CLOUD_RUN_ACCELERATOR = local.accelerators[var.accelerator]
+    SUBLET_DEAD_LETTERS          = local.dead_letters
+    SUBLET_DISPATCHERS           = local.emails["start-training"]
+    SUBLET_INVOKERS_CHECKED_BY   = "cloud-run"
+    SUBLET_LISTERS               = local.emails["sweep-leases"]
+    SUBLET_PROJECT               = var.project
+    SUBLET_RECEIPT_KEY           = "kms:${local.receipt_key}/cryptoKeyVersions/1"
+    SUBLET_REGISTRY              = "firestore:${local.database}"
+    SUBLET_REVOKERS              = "${local.emails["revoke-access"]},${local.emails["sweep-leases"]}"
+    SUBLET_SENDERS               = local.emails["event-sender"]
+    SUBLET_TRAINER_IMAGE         = var.images["sublet-trainer"]
+    SUBLET_TRAINERS              = local.emails["sublet-trainer"]
+    SUBLET_TRAINING_JOB          = local.training_job
+    SUBLET_VERIFIER              = local.emails["sublet-verifier"]
+    SUBLET_VERTEX_ACCELERATORS   = join(",", sort(var.vertex_accelerators))
+    SUBLET_VERTEX_AI             = local.vertex
+    SUBLET_VERTEX_TEMPLATE       = local.vertex_template
+    SUBLET_VERIFIERS             = "${local.emails["register-dataset"]},${local.emails["control-plane"]}"
   }
 
   units = merge(local.functions, local.services)

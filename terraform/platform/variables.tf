@@ -26,10 +26,12 @@ variable "scheduler_region" {
 }
 
 variable "accounts" {
-  description = "The accounts (tenants), by id: the numbers of the projects whose buckets are theirs, and how many data accounts their jobs take turns with."
+  description = "The accounts (tenants), by id: the numbers of the projects whose buckets are theirs, how many data accounts their jobs take turns with, whether those are never disabled (always_on), and whether each of their buckets has to carry a label that only its owner can put there (challenge_required). null leaves the last two to the account's own admins."
   type = map(object({
-    project_numbers   = list(number)
-    num_data_accounts = optional(number, 2)
+    project_numbers    = list(number)
+    num_data_accounts  = optional(number, 2)
+    always_on          = optional(bool)
+    challenge_required = optional(bool)
   }))
   default = {}
 
@@ -90,6 +92,32 @@ variable "accelerator" {
   validation {
     condition     = contains(["nvidia-l4", "nvidia-rtx-pro-6000"], var.accelerator)
     error_message = "Cloud Run jobs offer nvidia-l4 and nvidia-rtx-pro-6000."
+  }
+}
+
+variable "vertex_accelerators" {
+  description = "Accelerators that jobs may ask for on Vertex AI, several at a time, by the API's names. None leaves Vertex AI out; read docs/how-to/vertex-ai.md first."
+  type        = set(string)
+  default     = []
+
+  validation {
+    condition = alltrue([
+      for name in var.vertex_accelerators : contains([
+        "NVIDIA_A100_40GB", "NVIDIA_A100_80GB", "NVIDIA_B200_180GB", "NVIDIA_H100_80GB", "NVIDIA_H200_141GB", "NVIDIA_L4_24GB",
+      ], name)
+    ])
+    error_message = "Vertex AI trains on NVIDIA_A100_40GB, NVIDIA_A100_80GB, NVIDIA_B200_180GB, NVIDIA_H100_80GB, NVIDIA_H200_141GB and NVIDIA_L4_24GB."
+  }
+}
+
+variable "vertex_strategy" {
+  description = "How Vertex AI finds machines: SPOT is cheap and may take them away, FLEX_START waits for them up to 12 hours, STANDARD wants them now. Fewer than 8 H100 come only as SPOT or FLEX_START."
+  type        = string
+  default     = "SPOT"
+
+  validation {
+    condition     = contains(["FLEX_START", "SPOT", "STANDARD"], var.vertex_strategy)
+    error_message = "The strategy is SPOT, FLEX_START or STANDARD."
   }
 }
 

@@ -12,7 +12,7 @@ from memory_world import CREATOR, VIEWER
 
 from sublet.access import check_policy
 from sublet.accounts import Account
-from sublet.buckets import Binding, BucketMetadata, Condition, Policy
+from sublet.buckets import Binding, BucketMetadata, Condition, FolderPolicy, Policy
 from sublet.findings import Question, Verdict
 from sublet.grants import OBJECT_TYPE
 from sublet.local.database import Database
@@ -59,16 +59,18 @@ class Judge:
         for role, permissions in CUSTOM.items():
             self._iam.create_role(role, permissions)
 
-    def rule_by(self, policy: Policy) -> None:
-        stored = self._iam.policies.get(RESOURCE)
-        self._iam.policies.set(
-            RESOURCE, Policy(version=3, etag=stored.etag, bindings=policy.bindings), wrote_version=3
-        )
+    def rule_by(self, policy: Policy, folder: FolderPolicy) -> None:
+        granted = {folder_resource(folder.folder): folder.policy.bindings}
+        for resource in (RESOURCE, *map(folder_resource, FOLDERS)):
+            stored = self._iam.policies.get(resource)
+            bindings = policy.bindings if resource == RESOURCE else granted.get(resource, ())
+            ruling = Policy(version=3, etag=stored.etag, bindings=bindings)
+            self._iam.policies.set(resource, ruling, wrote_version=3)
 
     def allows(self, email: Email, permission: str, name: str, at: datetime) -> bool:
         self.clock._now = at
         target = Target(
-            policies=(RESOURCE,),
+            policies=(RESOURCE, *(folder_resource(f) for f in FOLDERS if name.startswith(f))),
             name=object_resource_name(BUCKET, name),
             type=OBJECT_TYPE,
             service="storage.googleapis.com",
@@ -78,6 +80,11 @@ class Judge:
 
 
 RESOURCE = f"projects/_/buckets/{BUCKET}"
+FOLDERS = ("data/", "models/", "other/")
+
+
+def folder_resource(folder: str) -> str:
+    return f"{RESOURCE}/managedFolders/{folder}"
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +163,16 @@ bindings = st.builds(
 policies = st.lists(bindings, max_size=4).map(
     lambda found: Policy(version=3, etag="e", bindings=tuple(found))
 )
+folder_policies = st.builds(
+    lambda folder, found: FolderPolicy(
+        folder=folder, policy=Policy(version=3, etag="e", bindings=tuple(found))
+    ),
+    st.sampled_from(FOLDERS),
+    st.lists(bindings, max_size=2),
+)
 
 
-def asked(policy: Policy) -> Question:
+def asked(policy: Policy, folder: FolderPolicy) -> Question:
     return Question(
         account=ACME,
         verifier=VERIFIER,
@@ -167,6 +181,7 @@ def asked(policy: Policy) -> Question:
         output=OutputPrefix(bucket=BUCKET, prefix=OUTPUT),
         metadata=METADATA,
         policy=policy,
+        folders=(folder,),
         custom_roles=CUSTOM,
         pinned=None,
         since=NOW,
@@ -190,15 +205,15 @@ TIMES = [
 @settings(
     max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
 )
-@given(policies)
-def test_the_verdict_is_what_the_storage_then_does(judge, policy):
+@given(policies, folder_policies)
+def test_the_verdict_is_what_the_storage_then_does(judge, policy, folder):
     """A PROVED that is refused at some time of the job, or a REFUTED that never is, fails."""
-    judge.rule_by(policy)
-    verdicts = {f.fact: f.verdict for f in check_policy(asked(policy)).findings}
+    judge.rule_by(policy, folder)
+    verdicts = {f.fact: f.verdict for f in check_policy(asked(policy, folder)).findings}
     for fact, (email, permission, name) in FACTS.items():
         allowed = {at: judge.allows(email, permission, name, at) for at in TIMES}
         match verdicts[fact]:
             case Verdict.PROVED:
-                assert all(allowed.values()), (fact, policy)
+                assert all(allowed.values()), (fact, policy, folder)
             case Verdict.REFUTED:
-                assert not all(allowed.values()), (fact, policy)
+                assert not all(allowed.values()), (fact, policy, folder)

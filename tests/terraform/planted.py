@@ -3,6 +3,7 @@ Errors, as somebody might write them into the configuration, planted in its plan
 of the policy that must catch it.
 """
 
+import json
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -73,6 +74,29 @@ def on_account(target: str, role: str, member: str) -> Error:
 def starts(*prefixes: str, until: str = "2027-06-30T00:00:00Z", operator: str = "&&") -> str:
     names = " || ".join(f'resource.name.startsWith("{OBJECTS}/{prefix}")' for prefix in prefixes)
     return f'({names}) {operator} request.time < timestamp("{until}")'
+
+
+STARTER = 'google_project_iam_member.custom_jobs["subletCustomJobStarter"]'
+STARTER_ROLE = 'google_project_iam_custom_role.custom_jobs["subletCustomJobStarter"]'
+
+
+def of_function(resources: Resources, name: str) -> dict[str, str]:
+    """Its environment."""
+    function = resources[f'google_cloudfunctions2_function.unit["{name}"]']
+    variables: dict[str, str] = function["service_config"][0]["environment_variables"]
+    return variables
+
+
+def custom_job(path: str, value: Any) -> Error:
+    """Set what is at a path of the custom job that start-training fills."""
+
+    def plant(resources: Resources) -> None:
+        variables = of_function(resources, "start-training")
+        job = {"job": json.loads(variables["SUBLET_VERTEX_TEMPLATE"])}
+        put("job", path, value)(job)
+        variables["SUBLET_VERTEX_TEMPLATE"] = json.dumps(job["job"])
+
+    return plant
 
 
 TOKEN_CREATOR = "roles/iam.serviceAccountTokenCreator"
@@ -180,9 +204,52 @@ PLANTED: Final[dict[str, tuple[str, Error]]] = {
         "only_the_broker_mints",
         on_account("sublet-verifier", TOKEN_CREATOR, unit("sublet-trainer")),
     ),
-    "a unit may be started as the trainer": (
+    "another unit starts things as the trainer": (
         "only_the_broker_mints",
-        on_account("sublet-trainer", "roles/iam.serviceAccountUser", unit("start-training")),
+        on_account("sublet-trainer", "roles/iam.serviceAccountUser", unit("register-dataset")),
+    ),
+    "custom jobs run as the broker": (
+        "only_the_broker_mints",
+        on_account("lease-broker", "roles/iam.serviceAccountUser", unit("start-training")),
+    ),
+    "who starts the trainer may have its tokens": (
+        "only_the_broker_mints",
+        on_account("sublet-trainer", TOKEN_CREATOR, unit("start-training")),
+    ),
+    "the trainer is started by hand, without Vertex AI": (
+        "only_the_broker_mints",
+        lambda resources: [
+            of_function(resources, name).pop("SUBLET_VERTEX_TEMPLATE")
+            for name in ("start-training", "sweep-leases")
+        ],
+    ),
+    "a unit uses all of Vertex AI": (
+        "roles_are_narrow",
+        put(STARTER, "role", "roles/aiplatform.user"),
+    ),
+    "custom jobs are deleted with their logs": (
+        "roles_are_narrow",
+        put(
+            STARTER_ROLE,
+            "permissions",
+            ["aiplatform.customJobs.create", "aiplatform.customJobs.delete"],
+        ),
+    ),
+    "a unit of ours peers with our names": (
+        "roles_are_narrow",
+        put('google_project_iam_member.vertex_agent["dns"]', "member", unit("sublet-trainer")),
+    ),
+    "the sweep starts custom jobs": (
+        "who_starts_custom_jobs_ends_none",
+        put(STARTER, "member", unit("sweep-leases")),
+    ),
+    "one unit starts and ends custom jobs": (
+        "who_starts_custom_jobs_ends_none",
+        put(
+            STARTER_ROLE,
+            "permissions",
+            ["aiplatform.customJobs.create", "aiplatform.customJobs.cancel"],
+        ),
     ),
     "a unit mints for the whole project": (
         "roles_are_narrow",
@@ -242,6 +309,62 @@ PLANTED: Final[dict[str, tuple[str, Error]]] = {
     "a data account is made alight": (
         "data_accounts_are_dark",
         put('google_service_account.data["data-acme-1"]', "disabled", value=False),
+    ),
+    # what runs on Vertex AI
+    "a custom job runs as Vertex AI's agent": (
+        "custom_jobs_are_bounded_as_executions_are",
+        custom_job("jobSpec.serviceAccount", None),
+    ),
+    "a custom job runs as the compute account": (
+        "custom_jobs_are_bounded_as_executions_are",
+        custom_job("jobSpec.serviceAccount", "1-compute@developer.gserviceaccount.com"),
+    ),
+    "a custom job runs an image by its tag": (
+        "custom_jobs_are_bounded_as_executions_are",
+        custom_job("jobSpec.workerPoolSpecs.containerSpec.imageUri", "sublet-trainer:latest"),
+    ),
+    "a custom job's disk under Google's key": (
+        "custom_jobs_are_bounded_as_executions_are",
+        custom_job("encryptionSpec", {}),
+    ),
+    "a custom job without a leg in our network": (
+        "custom_jobs_are_bounded_as_executions_are",
+        custom_job("jobSpec.pscInterfaceConfig", {}),
+    ),
+    "a custom job with a leg in another network": (
+        "custom_jobs_are_bounded_as_executions_are",
+        custom_job(
+            "jobSpec.pscInterfaceConfig.networkAttachment",
+            "projects/1/regions/europe-west4/networkAttachments/other",
+        ),
+    ),
+    "a custom job that a lost machine stops for ever": (
+        "custom_jobs_are_bounded_as_executions_are",
+        custom_job("jobSpec.scheduling.restartJobOnWorkerRestart", value=False),
+    ),
+    "a custom job that runs for a week": (
+        "custom_jobs_are_bounded_as_executions_are",
+        custom_job("jobSpec.scheduling.timeout", "604800s"),
+    ),
+    "a custom job with a shell for visitors": (
+        "custom_jobs_are_bounded_as_executions_are",
+        custom_job("jobSpec.enableWebAccess", value=True),
+    ),
+    "anybody's machine may have a leg in our network": (
+        "custom_jobs_are_bounded_as_executions_are",
+        put(
+            "google_compute_network_attachment.vertex[0]",
+            "connection_preference",
+            "ACCEPT_AUTOMATIC",
+        ),
+    ),
+    "the network of Vertex AI lets everything out": (
+        "units_reach_google_and_nobody_else",
+        drop("google_compute_firewall.vertex_to_nobody_else[0]"),
+    ),
+    "the endpoint of Vertex AI leads past the perimeter": (
+        "units_reach_google_and_nobody_else",
+        put("google_compute_global_forwarding_rule.vertex[0]", "target", "all-apis"),
     ),
     # what may be read of a customer's bucket
     "a grant without a condition": ("bucket_grants_are_bounded", put(READER, "condition", [])),

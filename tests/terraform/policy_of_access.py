@@ -75,6 +75,21 @@ _ON_THE_PROJECT: Final = {
     "roles/logging.logWriter": "the build's log",
     "roles/pubsub.publisher": "the agent of Cloud Storage, for Eventarc",
 }
+_BELOW_THE_PROJECT: Final = frozenset(
+    {
+        "aiplatform.customJobs.cancel",
+        "aiplatform.customJobs.create",
+        "aiplatform.customJobs.get",
+        "aiplatform.customJobs.list",
+        "compute.networkAttachments.get",
+        "compute.networkAttachments.update",
+        "compute.regionOperations.get",
+    }
+)
+"""Of things that have no policy of their own; a role of these may be granted on the project."""
+_VERTEX_AGENT: Final = "@gcp-sa-aiplatform.iam.gserviceaccount.com"
+_STARTS_AS: Final = ("start-training", "sublet-trainer", "roles/iam.serviceAccountUser")
+"""Who creates a custom job names whom it runs as."""
 _TOKEN_CREATOR: Final = "roles/iam.serviceAccountTokenCreator"
 _ACT_AS_VERIFIER: Final = frozenset(
     {"control-plane", "register-dataset", "lease-broker", "sweep-leases"}
@@ -90,7 +105,12 @@ def roles_are_narrow(plan: Plan) -> Iterator[str]:
         if is_basic or grant.role.lower().endswith(("admin", "owner", "editor", "developer")):
             yield f"{grant.address} grants {grant.role} to {grant.member}"
     for one in plan.of("google_project_iam_member"):
-        if one.values["role"] not in _ON_THE_PROJECT:
+        role, member = one.values["role"], one.values["member"]
+        if (plan.permissions_of(role) or {""}) <= _BELOW_THE_PROJECT:
+            continue
+        if role == "roles/dns.peer" and member.endswith(_VERTEX_AGENT):
+            continue
+        if role not in _ON_THE_PROJECT:
             yield f"{one.address} grants {one.values['role']} on the whole project"
         elif one.values["role"] == "roles/datastore.user":
             yield from _reaches_one_database(plan, one)
@@ -114,8 +134,25 @@ def only_the_broker_mints(plan: Plan) -> Iterator[str]:
         is_verifier = target == "sublet-verifier" and unit in _ACT_AS_VERIFIER
         if target.startswith("data-") and unit == "lease-broker":
             continue
+        if (unit, target, grant.role) == _STARTS_AS and any(_templates(plan)):
+            continue
         if not (is_verifier and grant.role == _TOKEN_CREATOR):
             yield f"{grant.address} lets {unit} use {target} ({grant.role})"
+
+
+def _templates(plan: Plan) -> list[str]:
+    functions = plan.of("google_cloudfunctions2_function")
+    return [t for f in functions if (t := environment_of(f).get("SUBLET_VERTEX_TEMPLATE"))]
+
+
+@rule
+def who_starts_custom_jobs_ends_none(plan: Plan) -> Iterator[str]:
+    for grant in plan.grants():
+        held = plan.permissions_of(grant.role) or frozenset()
+        if {"aiplatform.customJobs.create", "aiplatform.customJobs.cancel"} <= held:
+            yield f"{grant.address} lets {grant.member} start and end"
+        if "aiplatform.customJobs.create" in held and _name(grant.member) != _STARTS_AS[0]:
+            yield f"{grant.address} lets {grant.member} start custom jobs"
 
 
 @rule

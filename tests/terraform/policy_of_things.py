@@ -3,6 +3,7 @@ What must hold of a plan whatever else changes: what is encrypted, kept and foun
 and where it could reach.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -138,6 +139,46 @@ def the_trainer_fits_its_accelerator(plan: Plan) -> Iterator[str]:
 
 
 @rule
+def custom_jobs_are_bounded_as_executions_are(plan: Plan) -> Iterator[str]:
+    """They are described in the environment of whoever starts them."""
+    legs = tuple(
+        f"/regions/{one.values['region']}/networkAttachments/{one.values['name']}"
+        for one in plan.of("google_compute_network_attachment")
+    )
+    for unit in plan.of("google_cloudfunctions2_function"):
+        if text := environment_of(unit).get("SUBLET_VERTEX_TEMPLATE"):
+            for what in _unbounded(Resource(unit.address, json.loads(text)), legs):
+                yield f"{unit.address}: a custom job {what}"
+    for one in plan.of("google_compute_network_attachment"):
+        if one.at("connection_preference") != "ACCEPT_MANUAL":
+            yield f"{one.address} lets anybody's machine into our network"
+
+
+def _unbounded(job: Resource, legs: tuple[str, ...]) -> list[str]:
+    spec = job.block("jobSpec")
+    container = spec.block("workerPoolSpecs.containerSpec")
+    limit_s = int(str(spec.at("scheduling.timeout") or "604800s")[:-1])
+    checks = {
+        "runs as somebody else": str(spec.at("serviceAccount")).startswith("sublet-trainer@"),
+        "runs an image that can become another": "@sha256:" in str(container.at("imageUri")),
+        "is not encrypted with the deployment's key": str(
+            job.at("encryptionSpec.kmsKeyName")
+        ).endswith("/cryptoKeys/sublet"),
+        "has no leg in a network of ours": str(
+            spec.at("pscInterfaceConfig.networkAttachment")
+        ).endswith(legs),
+        "hangs when a machine is taken away": spec.at("scheduling.restartJobOnWorkerRestart"),
+        "may outlive its lease": limit_s <= 12 * 3600,
+        "can be entered by a shell": not spec.at("enableWebAccess"),
+        "shows a page to visitors": not spec.at("enableDashboardAccess"),
+    }
+    return [what for what, is_well in checks.items() if not is_well]
+
+
+_GOOGLE: Final = "199.36.153.4/30"
+
+
+@rule
 def units_reach_google_and_nobody_else(plan: Plan) -> Iterator[str]:
     ways = {
         "google_cloud_run_v2_service": ("template.vpc_access.egress", "ALL_TRAFFIC"),
@@ -151,16 +192,26 @@ def units_reach_google_and_nobody_else(plan: Plan) -> Iterator[str]:
         path, wanted = ways[one.type]
         if one.at(path) != wanted:
             yield f"{one.address} goes past the network"
+    yield from _ways_out(plan)
+
+
+def _ways_out(plan: Plan) -> Iterator[str]:
+    firewalls = [*plan.of("google_compute_firewall")]
+    endpoints = [f"{one.at('address')}/32" for one in plan.of("google_compute_global_address")]
     for one in plan.of("google_compute_network"):
         if not one.at("delete_default_routes_on_create"):
             yield f"{one.address} has a route to everywhere"
-        if not any(_denies_everything(f) for f in plan.of("google_compute_firewall")):
+        own = [firewall for firewall in firewalls if firewall.at("network") == one.at("name")]
+        if not any(_denies_everything(firewall) for firewall in own):
             yield f"{one.address} lets everything out"
-    for one in plan.of("google_compute_firewall"):
-        if one.at("allow") and one.at("destination_ranges") != ["199.36.153.4/30"]:
+    for one in plan.of("google_compute_global_forwarding_rule"):
+        if one.at("target") != "vpc-sc":
+            yield f"{one.address} leads to {one.at('target')}, beside the perimeter"
+    for one in firewalls:
+        if one.at("allow") and not {*one.at("destination_ranges")} <= {_GOOGLE, *endpoints}:
             yield f"{one.address} lets {one.at('destination_ranges')} be reached"
     for one in plan.of("google_compute_route"):
-        if one.at("dest_range") != "199.36.153.4/30":
+        if one.at("dest_range") != _GOOGLE:
             yield f"{one.address} leads to {one.at('dest_range')}"
 
 

@@ -67,6 +67,8 @@ def made_for(account: str, number: int) -> dict[str, object]:
         "data_accounts": [f"data-{account}-1@{domain}", f"data-{account}-2@{domain}"],
         "project_numbers": [number],
         "topic": f"projects/p/topics/sublet-objects-{account}",
+        "always_on": None,
+        "challenge_required": None,
     }
 
 
@@ -105,6 +107,27 @@ def test_what_terraform_changed_of_an_account_is_changed_in_the_registry(deploye
     stored = deployed.registry.get(Account, AccountName.of("acme"))
     assert stored.record.project_numbers == (111111111111, 222222222222)
     assert [user.name.id for user in deployed.all(User)] == ["owner"]
+
+
+def test_what_terraform_says_of_an_account_holds_and_what_it_leaves_open_is_the_admins(deployed):
+    def chosen() -> tuple[bool, bool, set[bool]]:
+        (account,) = deployed.all(Account)
+        lit = {one.always_on for one in deployed.all(DataAccount)}
+        return account.always_on, account.is_challenged, lit
+
+    acme = deployed.accounts["acme"]
+    deployed.open()
+    assert chosen() == (False, False, {False})
+    acme.update(always_on=True, challenge_required=True)
+    deployed.open()
+    assert chosen() == (True, True, {True})
+    acme.update(always_on=None, challenge_required=None)
+    acme["data_accounts"].append("data-acme-3@p.iam.gserviceaccount.com")
+    deployed.open()
+    assert chosen() == (True, True, {True}) and len(deployed.all(DataAccount)) == 3
+    acme.update(always_on=False, challenge_required=False)
+    deployed.open()
+    assert chosen() == (False, False, {False})
 
 
 def test_the_canarys_key_opens_nothing_after_an_hour(deployed):
@@ -151,6 +174,7 @@ STAND_IN = """#!/bin/sh
 echo "$(basename "$0") $*" >>"$CALLS"
 case "$*" in
   *"secrets versions list"*) echo "$SEALED" ;;
+  *"custom-jobs list"*) echo projects/1/locations/us-central1/customJobs/7 ;;
   *"docker images describe"*) echo "pkg.dev/x@sha256:$(printf '1%.0s' $(seq 64))" ;;
   *output*) echo '{}' ;;
 esac
@@ -253,3 +277,25 @@ def test_destroying_takes_the_protection_off_first(scripts):
     done = scripts.run("destroy.sh", "my-project")
     assert done.returncode == 0, done.stderr
     assert in_order(scripts.said, " apply ", "protects_data=false", " destroy ", "storage rm")
+
+
+def test_what_trains_on_vertex_ai_is_ended_before_its_network_goes(scripts):
+    settings = scripts.directory / "my-project.tfvars"
+    settings.write_text(
+        'region = "us-central1"\nvertex_accelerators = ["NVIDIA_H100_80GB"]\n'
+        + settings.read_text()
+    )
+    job = "projects/1/locations/us-central1/customJobs/7"
+    done = scripts.run("destroy.sh", "my-project")
+    assert done.returncode == 0, done.stderr
+    assert in_order(
+        scripts.said,
+        "gcloud ai custom-jobs list",
+        f"cancel {job} --project my-project --region us-central1",
+        " destroy ",
+    )
+
+
+def test_where_vertex_ai_is_not_used_it_is_not_asked(scripts):
+    assert scripts.run("destroy.sh", "my-project").returncode == 0
+    assert "custom-jobs" not in scripts.said

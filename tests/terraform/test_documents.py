@@ -4,6 +4,8 @@ import re
 
 from terraform.plan import ROOT, Grant, kept
 
+from sublet.machines import ACCELERATORS, EVERYTHING, Engine
+
 HOW_TO = ROOT / "docs" / "how-to"
 ENCRYPTS = "roles/cloudkms.cryptoKeyEncrypterDecrypter"
 
@@ -41,3 +43,14 @@ def test_settings_that_the_pages_name_are_variables():
                 assert name in ("acme", "source") or f'variable "{name}"' in declared, (page, name)
         for name in re.findall(r"`([a-z]+_[a-z_]+)`", text):
             assert f'variable "{name}"' in declared, (page, name)
+
+
+def test_the_page_of_vertex_ai_has_the_machines_that_the_product_knows():
+    page = (HOW_TO / "vertex-ai.md").read_text()
+    listed = dict(re.findall(r"^\| `(NVIDIA_\w+)` \| ([^|]+) \|", page, re.MULTILINE))
+    assert listed.keys() == {*ACCELERATORS}
+    for name, counts in listed.items():
+        shapes = [shape for shape in EVERYTHING._shapes if shape.accelerator == name]
+        known = {shape.count for shape in shapes if shape.num_nodes == 1}
+        assert {int(count) for count in re.findall(r"\d+", counts)} == known
+        assert ("Cloud Run" in counts) == (Engine.CLOUD_RUN in {s.engine for s in shapes})

@@ -110,7 +110,8 @@ def test_what_a_unit_asks_for_is_in_its_list(path):
 
 def test_whatever_the_trainer_imports_is_asked_for():
     """Its image is too large to start in a test; the others are started by `make bundles-start`."""
-    files = [*(ROOT / "trainer" / "sublet_trainer").rglob("*.py")]
+    package = ROOT / "trainer" / "sublet_trainer"
+    files = [file for file in package.rglob("*.py") if not is_ignored(file)]
     trees = [node for file in files for node in ast.walk(ast.parse(file.read_text()))]
     modules = {name.name for node in trees if isinstance(node, ast.Import) for name in node.names}
     modules |= {node.module for node in trees if isinstance(node, ast.ImportFrom) and node.module}
@@ -128,7 +129,8 @@ def test_no_list_names_where_packages_come_from():
 # --- images ---------------------------------------------------------------------------------------
 
 
-_BASE = re.compile(r"\S+(:\d+\.\d+\.\d+\S*|@sha256:[0-9a-f]{64})( AS \w+)?")
+_BASE = re.compile(r"\S+@sha256:[0-9a-f]{64}( AS \w+)?")
+_DIGEST = "@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d"
 _UNWANTED = {
     r"ADD |COPY (--\S+ )*\.\s": "takes more than it names",
     r"RUN .*\b(apt-get|apk|curl|wget|gcc|make|git)\b": "fetches or builds",
@@ -177,8 +179,9 @@ def test_an_image_holds_what_it_names_and_runs_as_nobody(path):
 @pytest.mark.parametrize(
     ("text", "instead"),
     [
-        ("python:3.11.14-slim-bookworm", "python:latest"),
-        ("python:3.11.14-slim-bookworm", "python"),
+        (_DIGEST, ""),
+        (_DIGEST, ":latest"),
+        (_DIGEST, "@sha256:65a93d69"),
         ("USER 65532:65532", "USER root"),
         ("USER 65532:65532", "USER 0:0"),
         ("USER 65532:65532", ""),

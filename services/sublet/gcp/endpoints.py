@@ -19,6 +19,8 @@ class Endpoints:
     run: str = "https://run.googleapis.com"
     storage: str = "https://storage.googleapis.com"
     kms: str = "https://cloudkms.googleapis.com"
+    vertex_ai: str = ""
+    """Each location has its own address; empty is that of the location that is asked for."""
     certificates: str = "https://www.googleapis.com/oauth2/v1/certs"
     pubsub_emulator: str = ""
     firestore_emulator: str = ""
@@ -31,6 +33,7 @@ class Endpoints:
             "sts": environment.get("SUBLET_ENDPOINT_STS"),
             "run": environment.get("SUBLET_ENDPOINT_RUN"),
             "kms": environment.get("SUBLET_ENDPOINT_KMS"),
+            "vertex_ai": environment.get("SUBLET_ENDPOINT_VERTEX_AI"),
             "certificates": environment.get("SUBLET_ENDPOINT_CERTIFICATES"),
             "storage": environment.get("STORAGE_EMULATOR_HOST"),
             "pubsub_emulator": environment.get("PUBSUB_EMULATOR_HOST"),

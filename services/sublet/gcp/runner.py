@@ -1,6 +1,7 @@
 """
 Training containers as executions of one Cloud Run job. RunJob takes no idempotency key and cannot
-set an identity, so what tells one execution from another is the lease that it is told to claim.
+set an identity or a name, so what tells one execution from another, and a repeat from a first
+start, is the lease that it is told to claim.
 
 Source: https://cloud.google.com/run/docs/execute/jobs
 """
@@ -16,6 +17,7 @@ from sublet.errors import InvalidRequest, NotFound
 from sublet.gcp.answers import translated
 from sublet.gcp.endpoints import Endpoints
 from sublet.gcp.identity import Identity
+from sublet.machines import Machine
 from sublet.names import JobName, LeaseName
 from sublet.ports import Execution, ExecutionState
 
@@ -28,7 +30,12 @@ class CloudRunRunner:
         self._identity = identity
         self._options = {"api_endpoint": endpoints.run}
 
-    def start(self, job: JobName, lease: LeaseName) -> str:
+    def start(self, job: JobName, lease: LeaseName, machine: Machine | None = None) -> str:
+        """The machine is the training job's own, whichever was asked for."""
+        del machine
+        for found in self.running():
+            if found.lease == lease:
+                return found.name
         variables = [
             run_v2.EnvVar(name="SUBLET_LEASE", value=lease),
             run_v2.EnvVar(name="SUBLET_JOB", value=job),

@@ -44,11 +44,13 @@ class IamTokenMint:
         data_account: Email,
         *,
         reads: ObjectVersion,
+        beside: tuple[ObjectVersion, ...] = (),
         writes: OutputPrefix | None,
         ttl: timedelta,
     ) -> AccessToken:
         whole, expires_at = self._impersonate(data_account, ttl)
-        narrow = cut_down(self._sts, self._endpoints, whole, boundary(reads, writes))
+        limits = boundary(reads, writes, beside)
+        narrow = cut_down(self._sts, self._endpoints, whole, limits)
         return AccessToken(secret=narrow, expires_at=expires_at)
 
     def _impersonate(self, data_account: Email, ttl: timedelta) -> tuple[str, datetime]:
@@ -86,11 +88,14 @@ def cut_down(
     return str(response.json()["access_token"])
 
 
-def boundary(reads: ObjectVersion, writes: OutputPrefix | None) -> dict[str, Any]:
+def boundary(
+    reads: ObjectVersion, writes: OutputPrefix | None, beside: tuple[ObjectVersion, ...] = ()
+) -> dict[str, Any]:
     """
-    The Credential Access Boundary of a lease: read that object; create under that prefix, and read
-    back what was created there. Never delete, so never overwrite. A lease of a folder lists its
-    names and reads nothing; no other lists.
+    The Credential Access Boundary of a lease: read that object and the few beside it (a boundary
+    has at most ten rules); create under that prefix, and read back what was created there. Never
+    delete, so never overwrite. A lease of a folder lists its names and reads nothing; no other
+    lists.
 
     Names come from ObjectVersion and OutputPrefix, which hold no quote and no backslash.
     """
@@ -99,6 +104,9 @@ def boundary(reads: ObjectVersion, writes: OutputPrefix | None) -> dict[str, Any
     if reads.is_folder:
         is_it = f'{_LIST_PREFIX}.startsWith("{reads.object}")'
     rules = [_rule(reads.bucket, OBJECT_VIEWER, is_it, "the object")]
+    for other in beside:
+        is_other = f'resource.name == "{object_resource_name(other.bucket, other.object)}"'
+        rules.append(_rule(other.bucket, OBJECT_VIEWER, is_other, "an object beside it"))
     if writes:
         prefix = object_resource_name(writes.bucket, writes.prefix)
         below = f'resource.name.startsWith("{prefix}")'

@@ -17,7 +17,7 @@ _TIMEOUT_S: Final = 10
 
 class GcsTokenProbe:
     """
-    Reads the object's metadata, which needs the right to read the object, or a name in the folder;
+    Reads each object's metadata, which needs the right to read the object, or a name in the folder;
     opens an upload under the prefix, which needs the right to create there, and withdraws it if
     that was granted.
     """
@@ -26,10 +26,19 @@ class GcsTokenProbe:
         self._storage = endpoints.storage
         self._clock = clock
 
-    def probe(self, token: str, *, reads: ObjectVersion, writes: OutputPrefix | None) -> Probe:
+    def probe(
+        self,
+        token: str,
+        *,
+        reads: ObjectVersion,
+        beside: tuple[ObjectVersion, ...] = (),
+        writes: OutputPrefix | None,
+    ) -> Probe:
         with requests.Session() as session, translated("probe a token"):
             session.headers["Authorization"] = f"Bearer {token}"
             answers = {"read": self._try_to_read(session, reads)}
+            for number, other in enumerate(beside, 1):
+                answers[f"read beside {number}"] = self._try_to_read(session, other)
             if writes:
                 answers["create"] = self._try_to_create(session, writes)
         return Probe(

@@ -59,6 +59,10 @@ run "a_system" {
     error_message = "Each composite index of the file is made."
   }
   assert {
+    condition     = length(google_compute_network.vertex) == 0 && length(google_project_iam_member.custom_jobs) == 0 && !contains(keys(google_project_service.api), "aiplatform.googleapis.com") && !contains(keys(google_cloudfunctions2_function.unit["start-training"].service_config[0].environment_variables), "SUBLET_VERTEX_AI")
+    error_message = "Vertex AI is left out unless accelerators are named."
+  }
+  assert {
     condition     = length(google_eventarc_trigger.object_finalized) == 0 && length(google_access_context_manager_service_perimeter.dry_run) == 0
     error_message = "Eventarc and the perimeter are made where they are asked for."
   }
@@ -97,6 +101,9 @@ run "a_larger_system_that_may_go" {
     access_policy   = "42"
     accounts        = {}
     canary_until    = "2027-01-01T00:00:00Z"
+
+    vertex_accelerators = ["NVIDIA_L4_24GB", "NVIDIA_H100_80GB"]
+    vertex_strategy     = "FLEX_START"
   }
 
   assert {
@@ -116,6 +123,14 @@ run "a_larger_system_that_may_go" {
     error_message = "Eventarc and the perimeter are made where they are asked for."
   }
   assert {
+    condition     = google_cloudfunctions2_function.unit["start-training"].service_config[0].environment_variables["SUBLET_VERTEX_ACCELERATORS"] == "NVIDIA_H100_80GB,NVIDIA_L4_24GB" && google_cloudfunctions2_function.unit["start-training"].service_config[0].environment_variables["SUBLET_CLOUD_RUN_ACCELERATOR"] == "NVIDIA_RTX_PRO_6000_96GB"
+    error_message = "What jobs may ask for is said by the API's names."
+  }
+  assert {
+    condition     = jsondecode(local.vertex_template).jobSpec.scheduling == { timeout = "43200s", strategy = "FLEX_START", restartJobOnWorkerRestart = true, maxWaitDuration = "43200s" } && jsondecode(local.vertex_template).jobSpec.pscInterfaceConfig.networkAttachment == "projects/123456789012/regions/us-central1/networkAttachments/sublet-vertex"
+    error_message = "A custom job waits for its machines no longer than its lease lives, and has a leg in our network."
+  }
+  assert {
     condition     = google_kms_crypto_key.sublet.deletion_policy == "DELETE" && google_firestore_database.registry.deletion_policy == "DELETE" && google_logging_project_bucket_config.audit.deletion_policy == "DELETE" && google_storage_bucket.base_models.force_destroy && !google_cloud_run_v2_job.trainer.deletion_protection
     error_message = "`make destroy` takes everything."
   }
@@ -130,6 +145,8 @@ run "refuses_nonsense" {
     accounts             = { Acme = { project_numbers = [], num_data_accounts = 0 } }
     images               = { control-plane = "a:latest", lease-broker = "b", sublet-trainer = "c" }
     accelerator          = "nvidia-h100"
+    vertex_accelerators  = ["NVIDIA_T4"]
+    vertex_strategy      = "CHEAP"
     training_limit_s     = 43200
     num_training_retries = 0
     audit_log_days       = 7
@@ -139,7 +156,7 @@ run "refuses_nonsense" {
   }
 
   expect_failures = [
-    var.project, var.region, var.accounts, var.images, var.accelerator, var.training_limit_s,
+    var.project, var.region, var.accounts, var.images, var.accelerator, var.vertex_accelerators, var.vertex_strategy, var.training_limit_s,
     var.num_training_retries, var.audit_log_days, var.alerts_to, var.subnet_range, var.access_policy,
   ]
 }
