@@ -4,12 +4,13 @@ NOT_VISIBLE, with its evidence, and the report is kept on the dataset. A require
 missing from a report counts as refuted: a check that was forgotten refuses, it does not admit.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sublet.accounts import Account
-from sublet.buckets import BucketMetadata, NotVisible, Policy
+from sublet.buckets import BucketMetadata, NotVisible, Policy, digest_of
+from sublet.error_details import Detail, error_info, unmet
 from sublet.errors import AccessDenied
 from sublet.facts import FACTS, finding
 from sublet.findings import Finding, Question, Rule, Verdict
@@ -45,6 +46,10 @@ class AccessReport:
         established_by_policy = {fact.name for fact in FACTS if fact.check is not None}
         return tuple(f for f in self.refusals() if f.fact in established_by_policy)
 
+    def reasons(self) -> tuple[Finding, ...]:
+        """What to tell: not that nothing was read, where the policy is why nothing was."""
+        return self.policy_refusals() or self.refusals()
+
     def with_findings(self, *more: Finding) -> "AccessReport":
         return replace(self, findings=(*self.findings, *more))
 
@@ -59,7 +64,23 @@ def verify(refusals: Iterable[Finding], *, url: str) -> None:
     first, *others = (*refusals, None)
     if first is not None:
         more = f" (and {len(others) - 1} more)" if len(others) > 1 else ""
-        raise AccessDenied(f"{url}: {first}{more}")
+        raise AccessDenied(
+            f"{url}: {first}{more}", details=_details(url, [first, *filter(None, others)])
+        )
+
+
+def _details(url: str, refusals: Sequence[Finding]) -> Iterator[Detail]:
+    """The first refusal by itself, and every one with its evidence."""
+    first = refusals[0]
+    yield error_info(
+        "ACCESS_NOT_PROVED",
+        url=url,
+        fact=first.fact,
+        verdict=first.verdict,
+        principal=first.principal,
+        command=first.fix,
+    )
+    yield unmet((f.fact, f.principal or url, str(f)) for f in refusals)
 
 
 def check_policy(question: Question) -> AccessReport:
@@ -76,7 +97,9 @@ def check_policy(question: Question) -> AccessReport:
         checked_at=question.since,
         holds_until=question.until,
         policy_etag=policy.etag if isinstance(policy, Policy) else "",
-        policy_sha256=policy.sha256 if isinstance(policy, Policy) else "",
+        policy_sha256=digest_of(policy, question.folders_above(question.object))
+        if isinstance(policy, Policy)
+        else "",
         findings=tuple(f for fact in FACTS if fact.check is not None for f in fact.check(question)),
     )
 

@@ -37,8 +37,15 @@ class Account:
     data_accounts: tuple[Email, ...]
     project_numbers: tuple[int, ...]
     created_at: datetime
+    always_on: bool = False
+    """Whether its data accounts are never disabled: `sublet.leases.DataAccount` has the effect."""
     challenge_nonce: str = ""
     """Set for an account that has to show, bucket by bucket, that it may change the bucket."""
+    updated_at: datetime | None = None
+
+    @property
+    def is_challenged(self) -> bool:
+        return self.challenge_nonce != ""
 
     def challenge_for(self, bucket: str) -> str:
         """
@@ -47,7 +54,7 @@ class Account:
         Nothing secret: that it stands on the bucket is the proof, since only an owner can put it
         there, and it is of use to this account alone.
         """
-        if not self.challenge_nonce:
+        if not self.is_challenged:
             return ""
         key, message = self.challenge_nonce.encode(), f"{self.name}\n{bucket}".encode()
         return hmac.new(key, message, sha256).hexdigest()[:_CHALLENGE_DIGITS]
@@ -76,7 +83,7 @@ class Right(StrEnum):
     READ = "read datasets, jobs, leases and watches"
     CREATE = "create datasets and jobs, and cancel or resume jobs"
     MANAGE = "change and delete resources, and make watches"
-    ADMINISTER = "manage users and their keys, and read the audit log"
+    ADMINISTER = "change the account, manage users and their keys, and read the audit log"
 
 
 RIGHTS: Final[Mapping[Role, frozenset[Right]]] = {

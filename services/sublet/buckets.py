@@ -1,6 +1,6 @@
 """What a bucket says of itself: its identity, and its IAM policy as read, immutable."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from hashlib import sha256
@@ -35,6 +35,11 @@ class Policy:
     bindings: tuple[Binding, ...]
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it shows every condition; version 1 is also what has none is answered with."""
+        return self.version in (1, POLICY_VERSION)
+
+    @property
     def sha256(self) -> str:
         """Of what it grants, whatever its etag and the order of its bindings."""
         grants = sorted(
@@ -52,6 +57,15 @@ class FolderPolicy:
 
     folder: str
     policy: Policy
+
+    def covers(self, object_name: str) -> bool:
+        return object_name.startswith(self.folder)
+
+
+def digest_of(policy: Policy, folders: Iterable[FolderPolicy]) -> str:
+    """Of what all of them grant together; the bucket's own digest where no folder adds to it."""
+    added = sorted((folder.folder, folder.policy.sha256) for folder in folders)
+    return sha256(canonical_json([policy.sha256, *added])).hexdigest() if added else policy.sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,7 +41,7 @@ class DataAccounts:
             account,
             self._registry.find(DataAccount, Query(where={"account": account}, order_by="account")),
         )
-        chosen = choose_data_account((stored.record for stored in pool), self._clock.now())
+        chosen = choose_data_account([stored.record for stored in pool], self._clock.now())
         return next(stored for stored in pool if stored.record == chosen)
 
     def _without_failures(
@@ -74,7 +74,8 @@ class DataAccounts:
             stored.record.email
             for stored in pool
             if self._gone(stored.record)
-            or self._switch.is_enabled(stored.record.email) != stored.record.is_lit
+            or self._switch.is_enabled(stored.record.email)
+            != stored.record.is_lit(self._clock.now())
         ]
 
     def settle(self, email: Email) -> DataAccount:
@@ -92,9 +93,10 @@ class DataAccounts:
             if kept != before.record:
                 self._keep(before, kept)
                 continue
-            if before.record.is_lit and self._clock.now() - asked_at > _FRESH:
+            is_lit = before.record.is_lit(asked_at)
+            if is_lit and self._clock.now() - asked_at > _FRESH:
                 continue  # we stood still: that lease may be over, and its last token not yet dead
-            self._switch.set_enabled(email, enabled=before.record.is_lit)
+            self._switch.set_enabled(email, enabled=is_lit)
             after = self.get(email)
             if after.version == before.version:
                 return after.record

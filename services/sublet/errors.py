@@ -17,8 +17,11 @@ holds a token, a row's text or a reward. Domain code raises; edges translate.
 """
 
 import math
+from collections.abc import Iterable
 from datetime import timedelta
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from sublet.error_details import Detail, bad_fields, retry_after
 
 
 class SubletError(Exception):
@@ -30,12 +33,16 @@ class SubletError(Exception):
     """The gRPC code that `reason` is the name of, for a MalformedEvent that of what it is like."""
     retry: ClassVar[bool] = False
 
+    def __init__(self, *args: object, details: Iterable[Detail] = ()) -> None:
+        super().__init__(*args)
+        self.details = tuple(details)
+
     def __str__(self) -> str:
         return " ".join(str(part) for part in self.args)
 
     def to_wire(self) -> dict[str, object]:
         """google.rpc.Status as JSON, the body of every refusal of ours."""
-        return {"code": self.code, "message": str(self), "details": []}
+        return {"code": self.code, "message": str(self), "details": [*self.details]}
 
 
 class InvalidRequest(SubletError):
@@ -46,6 +53,14 @@ class InvalidRequest(SubletError):
     status = 400
     reason = "INVALID_ARGUMENT"
     code = 3
+
+    @classmethod
+    def of_field(cls, field: str, message: str) -> Self:
+        """
+        Args:
+            field: its path in a request's JSON or query, in camelCase.
+        """
+        return cls(message, details=[bad_fields([(field, message)])])
 
 
 class Unauthenticated(SubletError):
@@ -133,6 +148,7 @@ class TryAgain(SubletError):
         super().__init__(message)
         self.after = after
         """When asking again may help, where that is known; most of what passes takes a second."""
+        self.details = (retry_after(self.after_s),)
 
     @property
     def after_s(self) -> int:

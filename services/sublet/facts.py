@@ -9,12 +9,20 @@ https://cloud.google.com/storage/docs/access-control/iam
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from sublet.accounts import CHALLENGE_LABEL
-from sublet.buckets import POLICY_VERSION, BucketMetadata, FolderPolicy, NotVisible
+from sublet.buckets import POLICY_VERSION, BucketMetadata, NotVisible, Policy
 from sublet.findings import Finding, Question, Rule, Verdict
-from sublet.grants import Need, check_grant, deleted_email, grant_command
+from sublet.grants import (
+    Need,
+    check_grant,
+    deleted_email,
+    grant_command,
+    label_command,
+    revoke_command,
+)
 from sublet.names import Email
 from sublet.roles import MAX_TABLE_AGE, OBJECT_CREATOR, OBJECT_VIEWER, TABLE_DATE
 
@@ -50,7 +58,7 @@ def _policy_is_read(q: Question) -> Iterator[Finding]:
             principal=who,
             fix=grant_command(q.bucket, who, "projects/YOUR_PROJECT/roles/subletVerifier"),
         )
-    elif q.policy.version not in (1, POLICY_VERSION):
+    elif not q.policy.is_whole:
         yield finding(
             "policy_is_read",
             Verdict.NOT_VISIBLE,
@@ -147,8 +155,7 @@ def _challenge_is_answered(q: Question) -> Iterator[Finding]:
         if answered
         else f"{label} is {got!r}; expected {expected!r}, put there by whoever may change the "
         "bucket",
-        fix=f"gcloud storage buckets update gs://{q.bucket} "
-        f"--update-labels={CHALLENGE_LABEL}={expected}",
+        fix=label_command(q.bucket, f"{CHALLENGE_LABEL}={expected}"),
     )
 
 
@@ -169,6 +176,9 @@ def _prefix_is_its_own(q: Question) -> Iterator[Finding]:
         Verdict.REFUTED,
         f"{taken[0]!r} is another account's; expected a prefix of {q.account.name}'s own, or an "
         "answered challenge",
+        fix=label_command(q.bucket, f"{CHALLENGE_LABEL}={challenge}")
+        if challenge
+        else "sublet update account --require-challenge",
     )
 
 
@@ -195,23 +205,14 @@ def _data_account_may_write(q: Question) -> Iterator[Finding]:
 def _is_not_public(q: Question) -> Iterator[Finding]:
     if isinstance(q.policy, NotVisible):
         return
-    places = [("", q.policy), *((f.folder, f.policy) for f in _folders_above(q))]
-    public = [
-        (folder, b.role, m)
-        for folder, policy in places
-        for b in policy.bindings
-        for m in b.members
-        if m in _EVERYONE
-    ]
+    public = [grant for grant in _grants_over(q, q.policy) if grant[2] in _EVERYONE]
     for folder, role, member in public:
-        kind = "managed-folders" if folder else "buckets"
         yield finding(
             "is_not_public",
             Verdict.REFUTED,
-            f"{role} is granted to {member}" + (f" on the folder {folder}" if folder else ""),
+            f"{role} is granted to {member}{_on(folder)}",
             principal=member,
-            fix=f"gcloud storage {kind} remove-iam-policy-binding gs://{q.bucket}"
-            f"{folder and '/' + folder} --member={member} --role={role}",
+            fix=revoke_command(q.bucket, member, role, folder=folder),
         )
     if not public:
         evidence = f"no binding names {' or '.join(_EVERYONE)}"
@@ -222,17 +223,15 @@ def _no_grantee_is_deleted(q: Question) -> Iterator[Finding]:
     if isinstance(q.policy, NotVisible):
         return
     ours = {q.verifier, q.account.email, *q.account.data_accounts}
-    deleted = [
-        (b.role, m) for b in q.policy.bindings for m in b.members if deleted_email(m) in ours
-    ]
-    for role, member in deleted:
+    deleted = [grant for grant in _grants_over(q, q.policy) if deleted_email(grant[2]) in ours]
+    for folder, role, member in deleted:
         yield finding(
             "no_grantee_is_deleted",
             Verdict.REFUTED,
-            f"{role} is granted to {member}, which no longer exists and could be made again",
+            f"{role} is granted to {member}{_on(folder)}, which no longer exists and could be made "
+            "again",
             principal=member,
-            fix=f"gcloud storage buckets remove-iam-policy-binding gs://{q.bucket} "
-            f"--member='{member}' --role={role}",
+            fix=revoke_command(q.bucket, member, role, folder=folder),
         )
     if not deleted:
         evidence = "no binding names a deleted account of ours"
@@ -248,14 +247,23 @@ def _managed_folders_are_read(q: Question) -> Iterator[Finding]:
             fix="gcloud iam roles update subletVerifier --project=YOUR_PROJECT --add-permissions="
             "storage.managedFolders.list,storage.managedFolders.getIamPolicy",
         )
+    elif unread := [folder.folder for folder in q.folders if not folder.policy.is_whole]:
+        evidence = f"the policy of the managed folder {unread[0]} has an unknown version"
+        yield finding("managed_folders_are_read", Verdict.NOT_VISIBLE, evidence)
     else:
         evidence = f"{len(q.folders)} managed folders have policies, all read"
         yield finding("managed_folders_are_read", Verdict.PROVED, evidence)
 
 
-def _folders_above(q: Question) -> Iterator[FolderPolicy]:
-    if not isinstance(q.folders, NotVisible):
-        yield from (folder for folder in q.folders if q.object.startswith(folder.folder))
+def _grants_over(q: Question, policy: Policy) -> Iterator[tuple[str, str, str]]:
+    """Folder, role and member of all that counts for the object; the bucket's own folder is ""."""
+    places = [("", policy), *((one.folder, one.policy) for one in q.folders_above(q.object))]
+    for folder, above in places:
+        yield from ((folder, b.role, m) for b in above.bindings for m in b.members)
+
+
+def _on(folder: str) -> str:
+    return f" on the folder {folder}" if folder else ""
 
 
 def _role_table_is_fresh(q: Question) -> Iterator[Finding]:
@@ -272,18 +280,16 @@ def _grants_are_narrow(q: Question) -> Iterator[Finding]:
     if isinstance(q.policy, NotVisible):
         return
     data_accounts = {f"serviceaccount:{email}" for email in q.account.data_accounts}
-    for binding in q.policy.bindings:
-        if binding.role in (OBJECT_VIEWER, OBJECT_CREATOR):
-            continue
-        for member in binding.members:
-            if member.casefold() in data_accounts:
-                yield finding(
-                    "grants_are_narrow",
-                    Verdict.REFUTED,
-                    f"{member} holds {binding.role}; {OBJECT_VIEWER} and {OBJECT_CREATOR} suffice "
-                    "(every token is cut down to them anyway)",
-                    principal=member,
-                )
+    for folder, role, member in _grants_over(q, q.policy):
+        is_wide = role not in (OBJECT_VIEWER, OBJECT_CREATOR)
+        if is_wide and member.casefold() in data_accounts:
+            yield finding(
+                "grants_are_narrow",
+                Verdict.REFUTED,
+                f"{member} holds {role}{_on(folder)}; {OBJECT_VIEWER} and {OBJECT_CREATOR} "
+                "suffice (every token is cut down to them anyway)",
+                principal=member,
+            )
 
 
 def _public_access_prevention(q: Question) -> Iterator[Finding]:
@@ -318,7 +324,9 @@ def _granted(
         since=q.since,
         until=q.until,
     )
-    verdict, evidence = check_grant(q.policy, need, q.custom_roles)
+    above = (folder.policy for folder in q.folders_above(object_name) if folder.policy.is_whole)
+    bindings = chain(q.policy.bindings, *(policy.bindings for policy in above))
+    verdict, evidence = check_grant(bindings, need, q.custom_roles)
     yield finding(
         fact,
         verdict,

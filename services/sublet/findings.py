@@ -74,3 +74,9 @@ class Question:
     others_prefixes: tuple[str, ...] = ()
     since: datetime
     until: datetime
+
+    def folders_above(self, object_name: str) -> tuple[FolderPolicy, ...]:
+        """The managed folders whose policies, as far as they are shown, add to the bucket's."""
+        if isinstance(self.folders, NotVisible):
+            return ()
+        return tuple(folder for folder in self.folders if folder.covers(object_name))

@@ -1,16 +1,17 @@
 """
-Grants: does a bucket's own policy give this exact member a permission, for as long as it is needed?
+Grants: do the policies that a bucket shows, its own and its managed folders', give this exact
+member a permission, for as long as it is needed?
 
 Groups, domains, principal sets and inherited grants prove nothing about one tenant, so only the
 member itself counts. A condition must hold at every instant; one that cannot be read is not true.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from sublet.buckets import Binding, Policy
+from sublet.buckets import Binding
 from sublet.conditions import Request, Truth, any_of, evaluate_throughout
 from sublet.findings import Verdict
 from sublet.names import Email, object_resource_name
@@ -40,16 +41,17 @@ class Need:
 
 
 def check_grant(
-    policy: Policy, need: Need, custom_roles: Mapping[str, frozenset[str]]
+    bindings: Iterable[Binding], need: Need, custom_roles: Mapping[str, frozenset[str]]
 ) -> tuple[Verdict, str]:
     """
     The verdict and its evidence; REFUTED without evidence where no binding comes near.
 
     Args:
+        bindings: of every policy that counts for the object.
         custom_roles: what those carry that were shown to us.
     """
     best, own = (Verdict.REFUTED, ""), []
-    for binding in policy.bindings:
+    for binding in bindings:
         if not names(binding, need.email):
             continue
         carried = _carries(binding.role, need.permission, custom_roles)
@@ -82,19 +84,36 @@ def deleted_email(member: str) -> str | None:
     return rest.partition("?")[0].casefold() if prefix == "deleted" else None
 
 
-def grant_command(bucket: str, email: str, role: str, *, folder: str = "") -> str:
+def grant_command(bucket: str, email: str, role: str, *, folder: str = "", until: str = "") -> str:
     """
-    The command that grants a role on a bucket, or on what lies under one of its folders.
+    The command that grants a role on a bucket, or on what lies under one of its folders, for ever
+    or `until` a time (RFC 3339, UTC).
 
     A condition is always named: without one, gcloud stops to ask wherever the policy has any.
     """
     prefix = object_resource_name(bucket, folder)
-    expression = f'resource.name.startsWith("{prefix}")'
-    condition = f"'title={folder.strip('/')} only,expression={expression}'" if folder else "None"
+    below = [(f"{folder.strip('/')} only", f'resource.name.startsWith("{prefix}")')]
+    ended = [(f"until {until}", f'request.time < timestamp("{until}")')]
+    parts = (below if folder else []) + (ended if until else [])
+    title, expression = (" ".join(t for t, _ in parts), " && ".join(e for _, e in parts))
+    condition = f"'title={title},expression={expression}'" if parts else "None"
     return (
         f"gcloud storage buckets add-iam-policy-binding gs://{bucket} "
         f"--member=serviceAccount:{email} --role={role} --condition={condition}"
     )
+
+
+def revoke_command(bucket: str, member: str, role: str, *, folder: str = "") -> str:
+    """The command that takes a role from a member, whatever conditions it was granted with."""
+    kind = "managed-folders" if folder else "buckets"
+    return (
+        f"gcloud storage {kind} remove-iam-policy-binding gs://{bucket}{folder and '/' + folder} "
+        f"--member='{member}' --role={role} --all"
+    )
+
+
+def label_command(bucket: str, label: str) -> str:
+    return f"gcloud storage buckets update gs://{bucket} --update-labels={label}"
 
 
 def _carries(role: str, permission: str, custom_roles: Mapping[str, frozenset[str]]) -> bool | None:

@@ -9,10 +9,11 @@ by renewing and lost by doing nothing. Only a refused probe (or no token ever mi
 REVOKED.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
+from operator import attrgetter
 from typing import Final, Self
 
 from sublet.buckets import BucketIdentity
@@ -105,8 +106,10 @@ class Probe:
 class Lease:
     """
     `epoch` fences: every claim and every end raises it, and a renewal must name the current one.
-    `dies_at` is the end of the longest-lived token ever minted under the lease, written before the
-    minting. `sealed_token` is the newest token, readable by the broker alone, for the probe.
+    `reads_beside` lie in the same bucket: the tensors that a training starts from, and what it is
+    evaluated on. `dies_at` is the end of the longest-lived token ever minted under the lease,
+    written before the minting. `sealed_token` is the newest token, readable by the broker alone,
+    for the probe.
 
     `sealed_upload` is where the receipt will be put, opened while the lease lived: it can write
     that one new object, `receipt_object`, and nothing else.
@@ -116,6 +119,7 @@ class Lease:
     purpose: Purpose
     job: JobName | None
     reads: ObjectVersion
+    reads_beside: tuple[ObjectVersion, ...] = ()
     writes: OutputPrefix | None
     bucket_identity: BucketIdentity
     data_account: Email
@@ -141,6 +145,8 @@ class Lease:
     last_probe: Probe | None = None
     sealed_upload: str = ""
     receipt_object: str = ""
+    always_on: bool = False
+    """Whether its data account stayed lit when it ended, so that only age could end its tokens."""
 
     @property
     def key(self) -> str:
@@ -225,16 +231,29 @@ class Lease:
             dies_at=max(filter(None, (self.dies_at, token.dies_at))),
         )
 
-    def revoking(self, *, now: datetime, because: str) -> Self:
-        """Stop minting, for good. Doing it twice changes nothing."""
+    def revoking(
+        self, *, now: datetime, because: str, always_on: bool = False, epoch: int | None = None
+    ) -> Self:
+        """
+        Stop minting, for good. Doing it twice changes nothing.
+
+        Args:
+            epoch: that of the holder, where it is a holder who ends the lease.
+
+        Raises:
+            Conflict: another holder has taken over from that one, which has no say any more.
+        """
         if not self.is_living:
             return self
+        if epoch is not None:
+            self._check_epoch(epoch)
         return replace(
             self,
             state=LeaseState.REVOKING,
             epoch=self.epoch + 1,
             revoked_at=now,
             revoked_because=because,
+            always_on=always_on,
         )
 
     def probed(self, probe: Probe, *, counts: bool, max_probes: int) -> Self:
@@ -293,7 +312,7 @@ class DataAccount:
     Disabling it refuses its living tokens; enabling it would revive those of ended leases. So it
     may be enabled again only after `tokens_die_at`, by when every token of an ended lease has died
     of age. One that is `always_on` is never disabled: a lease starts at once, and the age of its
-    tokens is what bounds it.
+    tokens is what bounds it. One that became so while it was dark stays dark until `dark_until`.
     """
 
     email: Email
@@ -301,6 +320,7 @@ class DataAccount:
     holders: tuple[LeaseName, ...] = ()
     tokens_die_at: datetime | None = None
     always_on: bool = False
+    dark_until: datetime | None = None
 
     @staticmethod
     def key_of(email: Email) -> str:
@@ -332,38 +352,52 @@ class DataAccount:
         remaining = tuple(holder for holder in self.holders if holder not in gone)
         return replace(self, holders=remaining, tokens_die_at=max(ends))
 
-    @property
-    def is_lit(self) -> bool:
-        return self.always_on or bool(self.holders)
+    def kept_on(self, always_on: bool, *, now: datetime) -> Self:
+        """The account under another setting; no token of an ended lease is revived by it."""
+        if always_on == self.always_on:
+            return self
+        dark_until = None if not always_on or self.is_safe_to_enable(now) else self.tokens_die_at
+        return replace(self, always_on=always_on, dark_until=dark_until)
+
+    def stays_lit(self, now: datetime) -> bool:
+        """Whether it is lit even if no lease uses it."""
+        return self.always_on and (self.dark_until is None or self.dark_until <= now)
+
+    def is_lit(self, now: datetime) -> bool:
+        return bool(self.holders) or self.stays_lit(now)
 
     def is_safe_to_enable(self, now: datetime) -> bool:
         """
         True if enabling it revives nothing; one that is enabled already has nothing to revive.
         """
-        return self.is_lit or self.tokens_die_at is None or self.tokens_die_at <= now
+        return self.is_lit(now) or self.tokens_die_at is None or self.tokens_die_at <= now
 
 
-def choose_data_account(pool: Iterable[DataAccount], now: datetime) -> DataAccount:
+def choose_data_account(pool: Sequence[DataAccount], now: datetime) -> DataAccount:
     """
-    The account that a new lease should use: a dark one if any is safe, else the least shared one.
+    The account that a new lease should use: a dark one, so long as another is left in reserve; else
+    the one that is shared most already.
 
-    A dark account ends with its only lease, so the end can be proved at once; a shared one stays
-    enabled until its last lease ends.
+    A dark account ends with its only lease, so the end can be proved at once, and rests until its
+    last token has died. In a burst that would put all of them to rest; so one is kept lit by all,
+    each of whose leases ends when its token is refused, and the last of them darkens it.
 
     Raises:
         TryAgain: every account is dark with tokens that enabling would revive; says from when on.
     """
-    pool = sorted(pool, key=lambda account: (len(account.holders), account.email))
-    for candidate in pool:
-        if candidate.is_safe_to_enable(now):
-            return candidate
     if not pool:
         raise FailedPrecondition(
             "the account has no data service account; an operator must make one"
         )
+    lit = [account for account in pool if account.is_lit(now)]
+    dark = [one for one in pool if not one.is_lit(now) and one.is_safe_to_enable(now)]
+    if dark and (len(dark) > 1 or not lit):
+        return min(dark, key=attrgetter("email"))
+    if lit:
+        return min(lit, key=lambda account: (-len(account.holders), account.email))
     earliest = min(account.tokens_die_at for account in pool if account.tokens_die_at)
     raise TryAgain(
-        f"every data account has tokens of ended leases until {earliest:%H:%M:%SZ}; "
-        "enabling one now would revive them",
+        f"each data account of {pool[0].account} rests until its last token has died; the first "
+        f"of {len(pool)} is free at {earliest:%H:%M:%SZ}",
         after=earliest - now,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from sublet.buckets import BucketIdentity
 from sublet.data_accounts import DataAccounts
-from sublet.datasets import Dataset, DatasetState, Status
+from sublet.datasets import OK, Dataset, DatasetState, Status
 from sublet.delivery import Delivery
 from sublet.errors import AccessDenied, FailedPrecondition, LostRace, NotFound
 from sublet.handover import (
@@ -20,10 +20,10 @@ from sublet.handover import (
     Renewal,
     TrainingOrder,
 )
-from sublet.jobs import Job, JobState
+from sublet.jobs import Job, JobState, PinnedObject
 from sublet.leases import Holder, Lease, LeaseTerms, Purpose
 from sublet.minting import Minting
-from sublet.names import AccountName, Email, JobName, LeaseName, ObjectVersion
+from sublet.names import AccountName, Email, JobName, LeaseName, ObjectVersion, OutputPrefix
 from sublet.ownership import Ownership
 from sublet.ports import (
     Clock,
@@ -145,7 +145,9 @@ class Lending:
             account.replaced_by(account.record.taken_by(lease.name)),
         ]
         if job:
-            pending = job.record.advanced_to(JobState.PENDING, lease=lease.name, execution="")
+            pending = job.record.advanced_to(
+                JobState.PENDING, lease=lease.name, execution="", status=OK
+            )
             writes.append(job.replaced_by(pending))
         self._registry.commit(*writes)
         self._data_accounts.settle(lease.data_account)
@@ -159,6 +161,7 @@ class Lending:
             purpose=Purpose.TRAINING,
             job=job.name,
             reads=job.object,
+            reads_beside=job.reads_beside,
             writes=job.output,
             bucket_identity=dataset.bucket_identity,
             data_account=self._data_accounts.choose(job.name.account).record.email,
@@ -203,6 +206,7 @@ class Lending:
                 lease=name,
                 epoch=lease.epoch,
                 reads=lease.reads,
+                reads_beside=lease.reads_beside,
                 expires_at=lease.expires_at,
                 heartbeat_every_s=self._terms.heartbeat_every.total_seconds(),
                 token=self._minting.mint_for(name, lease.epoch),
@@ -242,14 +246,25 @@ class Lending:
             return stored.record
         self._record_last_heartbeat(name, ending)
         outcome = self._outcome(stored.record, ending)
-        return self._reclaiming.stop_minting(name, because="its holder finished", outcome=outcome)
+        return self._reclaiming.stop_minting(
+            name, because="its holder finished", outcome=outcome, epoch=ending.epoch
+        )
 
     def _outcome(self, lease: Lease, ending: Ending) -> Outcome:
-        """As the holder says, unless what it wrote to is no longer the bucket that was verified."""
+        """
+        As the holder says, unless what it wrote to is no longer the bucket that was verified, or it
+        points a later job at what is not its own.
+        """
         if change := self._ownership.is_replaced(lease.bucket_identity):
             status = Status(
                 code="FAILED_PRECONDITION",
                 message=f"gs://{lease.reads.bucket} was replaced while the job ran: {change}",
+            )
+            return Outcome(state=JobState.FAILED, status=status)
+        if ending.adapter and not _is_below(lease.writes, ending.adapter.weights):
+            status = Status(
+                code="PERMISSION_DENIED",
+                message="the trainer names tensors that are not under the output prefix",
             )
             return Outcome(state=JobState.FAILED, status=status)
         return Outcome(
@@ -308,15 +323,22 @@ class Lending:
         dataset = self._dataset(job)
         return TrainingOrder(
             job=job.name,
+            dataset=job.dataset,
             base_model=job.base_model,
             output_model=job.output_model,
             settings=job.settings,
+            loss=job.loss,
             writes=job.output,
             crc32c=dataset.crc32c,
             size_bytes=dataset.size_bytes,
             num_rows=dataset.rows.num_rows if dataset.rows and dataset.rows.is_complete else 0,
             format=(dataset.rows and dataset.rows.format) or "",
             resume_from=lease.checkpoint,
+            warm_start_from=job.warm_start_from,
+            starts_from=job.starts_from,
+            base_sha256=job.base_sha256,
+            evaluation_dataset=job.evaluation_dataset,
+            evaluation=job.evaluation,
         )
 
     def _progress(self, lease: Lease, heartbeat: Heartbeat) -> list[Write]:
@@ -361,3 +383,8 @@ class Lending:
     def _check_holds(self, caller: Email, lease: Lease) -> None:
         if lease.holder is None or lease.holder.identity != caller:
             raise AccessDenied(f"{caller} does not hold {lease.name}")
+
+
+def _is_below(prefix: OutputPrefix | None, weights: PinnedObject | None) -> bool:
+    """A later job may start from what this one says it wrote, and so read it."""
+    return weights is None or (prefix is not None and prefix.covers(weights.version))

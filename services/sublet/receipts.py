@@ -16,19 +16,21 @@ from sublet.errors import NotFound
 from sublet.jobs import Job
 from sublet.leases import DataAccount, Lease, LeaseState, LeaseTerms, MintedToken, Probe
 from sublet.names import DatasetName, Email, JobName, LeaseName, ModelName, ObjectVersion
-from sublet.ports import Query, Registry
+from sublet.ports import Query, Registry, Stored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """
-    What one lease was used for. `last_possible_use` is when its last token was, or will be, dead.
+    What one lease was used for. `bytes_read` are of all that it reads; `last_possible_use` is when
+    its last token was, or will be, dead.
     """
 
     lease: LeaseName
     purpose: str
     state: LeaseState
     reads: ObjectVersion
+    reads_beside: tuple[ObjectVersion, ...]
     writes: str
     bytes_read: int
     credential: Email
@@ -84,9 +86,9 @@ def receipt_of(registry: Registry, name: JobName, terms: LeaseTerms | None = Non
         stored.record
         for stored in registry.find(Lease, Query(where={"account": name.account, "job": name}))
     ]
-    if dataset.record.reads_under:
-        verification = registry.get(Lease, dataset.record.reads_under)
-        leases = [verification.record, *leases] if verification else leases
+    held_back = job.record.evaluation_dataset
+    evaluation = registry.get(Dataset, held_back) if held_back else None
+    leases = [*_verification(registry, dataset), *_verification(registry, evaluation), *leases]
     return Receipt(
         job=name,
         state=job.record.state,
@@ -103,6 +105,13 @@ def receipt_of(registry: Registry, name: JobName, terms: LeaseTerms | None = Non
         readings=tuple(_reading(lease) for lease in leases),
         bounds=tuple(worst_cases(terms or LeaseTerms(), always_on=_is_always_on(registry, leases))),
     )
+
+
+def _verification(registry: Registry, dataset: Stored[Dataset] | None) -> list[Lease]:
+    """The registration's own lease of a dataset, if there is one."""
+    name = dataset.record.reads_under if dataset else None
+    found = registry.get(Lease, name) if name else None
+    return [found.record] if found else []
 
 
 def receipt_content(receipt: Receipt, *, signed_at: datetime | None = None) -> dict[str, Any]:
@@ -158,6 +167,11 @@ def _reading_content(reading: Reading) -> dict[str, Any]:
         state=reading.state,
         externalUrl=reading.reads.url,
         externalGeneration=str(reading.reads.generation),
+        readsBeside=[
+            {"externalUrl": one.url, "externalGeneration": str(one.generation)}
+            for one in reading.reads_beside
+        ]
+        or None,
         outputUri=reading.writes or None,
         bytesRead=str(reading.bytes_read),
         credential=reading.credential,
@@ -183,8 +197,14 @@ def _without_unset(**fields: Any) -> dict[str, Any]:  # noqa: ANN401  JSON is an
 
 
 def _is_always_on(registry: Registry, leases: list[Lease]) -> bool:
-    accounts = (registry.get(DataAccount, DataAccount.key_of(x.data_account)) for x in leases)
-    return any(account.record.always_on for account in accounts if account)
+    """As it was when they ended; for one that lives, as it is now."""
+    using = (
+        registry.get(DataAccount, DataAccount.key_of(lease.data_account))
+        for lease in leases
+        if lease.is_living
+    )
+    living = (account.record.always_on for account in using if account)
+    return any(lease.always_on for lease in leases) or any(living)
 
 
 def _reading(lease: Lease) -> Reading:
@@ -194,6 +214,7 @@ def _reading(lease: Lease) -> Reading:
         purpose=lease.purpose,
         state=lease.state,
         reads=lease.reads,
+        reads_beside=lease.reads_beside,
         writes=lease.writes.url if lease.writes else "",
         bytes_read=lease.bytes_read,
         credential=lease.data_account,

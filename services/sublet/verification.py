@@ -20,7 +20,7 @@ from sublet.access import (
     verify,
 )
 from sublet.accounts import Account
-from sublet.buckets import BucketIdentity, BucketMetadata, NotVisible, Policy
+from sublet.buckets import BucketIdentity, BucketMetadata, FolderPolicy, NotVisible, Policy
 from sublet.datasets import OK, ListedObject, ObjectMetadata, Status
 from sublet.errors import AccessDenied
 from sublet.findings import Question
@@ -69,7 +69,7 @@ class Examination:
 
     def status(self) -> Status:
         """OK, or the first reason why this is not a dataset that jobs may use."""
-        if refusals := self.access.refusals():
+        if refusals := self.access.reasons():
             more = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
             return Status(code="PERMISSION_DENIED", message=f"{refusals[0]}{more}")
         if self.unusable:
@@ -123,7 +123,7 @@ class Verification:
             metadata=metadata,
             policy=policy,
             folders=folders,
-            custom_roles=self._custom_roles(account, metadata, policy),
+            custom_roles=self._custom_roles(account, metadata, policy, folders),
             pinned=pinned,
             others_prefixes=self.ownership.others_prefixes(account.name, version.bucket),
             since=now,
@@ -133,12 +133,18 @@ class Verification:
         return check_policy(question), identity
 
     def _custom_roles(
-        self, account: Account, metadata: BucketMetadata | NotVisible, policy: Policy | NotVisible
+        self,
+        account: Account,
+        metadata: BucketMetadata | NotVisible,
+        policy: Policy | NotVisible,
+        folders: tuple[FolderPolicy, ...] | NotVisible,
     ) -> dict[str, frozenset[str]]:
-        """What the policy's custom roles carry, as far as the verifier may ask."""
+        """What the policies' custom roles carry, as far as the verifier may ask."""
         if isinstance(policy, NotVisible) or not may_know(account, metadata, policy):
             return {}
-        names = {binding.role for binding in policy.bindings if is_custom(binding.role)}
+        added = () if isinstance(folders, NotVisible) else (one.policy for one in folders)
+        roles = {binding.role for shown in (policy, *added) for binding in shown.bindings}
+        names = filter(is_custom, roles)
         found = {name: self._inspector.permissions_of(name) for name in sorted(names)}
         return {
             name: permissions

@@ -1,17 +1,21 @@
 """Attacks on what a policy seems to say."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 import requests
 from attacks.catalogue import attack
-from memory_world import VERIFIER, VIEWER
+from enforced_world import LOOKS
+from memory_world import CREATOR, VERIFIER, VIEWER, rows
 
 from sublet.datasets import DatasetState
 from sublet.findings import Verdict
+from sublet.leases import LeaseState
 
 READER = "projects/customer-project/roles/reader"
 GET, DELETE = "storage.objects.get", "storage.objects.delete"
+CREATE = "storage.objects.create"
 
 
 def regrant(world, role: str, condition: str = "") -> None:
@@ -130,16 +134,82 @@ def test_over_grant(world):
 
 
 @pytest.mark.parametrize("everyone", ["allUsers", "allAuthenticatedUsers"])
-def test_a_public_folder_is_a_public_bucket_as_far_as_the_object_lies_in_it(make_world, everyone):
-    """Over the memory twin: the local cloud has no managed folders."""
-    from sublet.buckets import Binding, FolderPolicy, Policy
+def test_a_public_folder_is_a_public_bucket_as_far_as_the_object_lies_in_it(world, everyone):
+    version, beside = world.drop(), world.drop(name="other/train.jsonl")
+    world.cloud.grant_folder("acme-data", "data/", VIEWER, everyone)
+    assert requests.get(object_url(world, version), timeout=10).content == rows()
+    (refusal,) = refusals(world, version)
+    assert (refusal.fact, refusal.principal) == ("is_not_public", everyone)
+    assert refusal.fix == (
+        "gcloud storage managed-folders remove-iam-policy-binding gs://acme-data/data/ "
+        f"--member='{everyone}' --role={VIEWER} --all"
+    )
+    assert world.announce(version).status.message.endswith(f"run: {refusal.fix}")
 
-    world = make_world()
-    account = world.make_account()
-    world.make_bucket()
+    assert refusals(world, beside) == ()
+    world.cloud.grant_folder("acme-data", "data/", VIEWER, f"serviceAccount:{world.acme.email}")
+    assert world.announce(world.drop()).state is DatasetState.READY
+
+
+def test_a_folder_that_is_granted_to_somebody_else_proves_nothing_of_this_tenant(world, evil):
+    """And whom the owner does name there may train on it: that is what the folder is for."""
+    version, beside = world.drop(), world.drop(name="data-evil/train.jsonl")
+    evil = replace(evil, project_numbers=world.acme.project_numbers)
+    for member in (f"group:{evil.email}", f"serviceAccount:{world.acme.email}", "projectViewer:p"):
+        world.cloud.grant_folder("acme-data", "data/", VIEWER, member)
+        assert {"account_may_read", "data_account_may_read"} <= world.refusals(evil, version)
+
+    for folder in ("data/", "data-evil/"):
+        world.cloud.grant_folder("acme-data", folder, VIEWER, f"serviceAccount:{evil.email}")
+    for email in evil.data_accounts:
+        world.cloud.grant("acme-data", VIEWER, f"serviceAccount:{email}")
+    assert world.refusals(evil, version) == world.refusals(evil, beside) == set()
+
+
+def test_an_owner_may_grant_folders_and_nothing_of_the_bucket(world):
+    """What it may not list it does not look through, which is no fault of the sweep."""
+    readers = [f"serviceAccount:{email}" for email in (world.acme.email, *world.acme.data_accounts)]
+    world.cloud.change_policy(
+        "acme-data", lambda bindings: [b for b in bindings if b["role"] not in (VIEWER, CREATOR)]
+    )
     version = world.drop()
-    policy = Policy(version=3, etag="e", bindings=(Binding(role=VIEWER, members=(everyone,)),))
-    for folder, is_refused in (("data/", True), ("other/", False)):
-        world.cloud.buckets["acme-data"].folders = [FolderPolicy(folder=folder, policy=policy)]
-        report, _ = world.verification.check_access(account, version, None)
-        assert ("is_not_public" in {f.fact for f in report.policy_refusals()}) is is_refused
+    assert "account_may_read" in world.refusals(world.acme, version)
+    world.cloud.grant_folder("acme-data", "data/", VIEWER, *readers)
+    world.cloud.grant_folder("acme-data", "models/", CREATOR, *readers[1:])
+    assert world.announce(version).state is DatasetState.READY
+    world.deliver()
+    trainer = world.container()
+    output = trainer.claim().training.writes
+    (token,) = trainer.tokens
+    assert world.cloud.status_of(token, CREATE, output.bucket, f"{output.prefix}model") == 200
+    trainer.finish()
+    world.deliver()
+    assert world.lease_of().state is LeaseState.REVOKED
+    world.advance(hours=1)
+    assert world.sweep.run().failures == []
+
+
+def test_folders_that_are_not_shown_are_said_to_be_so(world):
+    version = world.drop()
+
+    def seen():
+        report, _ = world.verification.check_access(world.acme, version, None)
+        (found,) = (f for f in report.findings if f.fact == "managed_folders_are_read")
+        return found
+
+    assert seen().verdict is Verdict.PROVED
+    blind = frozenset({"storage.buckets.get", "storage.buckets.getIamPolicy"})
+    world._running.do(lambda cloud: cloud.iam.create_role(LOOKS, blind))
+    assert seen().verdict is Verdict.NOT_VISIBLE
+    assert "--add-permissions=storage.managedFolders.list" in seen().fix
+    assert world.refusals(world.acme, version) == set()
+
+
+def refusals(world, version):
+    report, _ = world.verification.check_access(world.acme, version, None)
+    return report.policy_refusals()
+
+
+def object_url(world, version) -> str:
+    name = requests.utils.quote(version.object, safe="")
+    return f"{world.cloud.endpoints.storage}/storage/v1/b/{version.bucket}/o/{name}?alt=media"

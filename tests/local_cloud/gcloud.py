@@ -27,8 +27,11 @@ class Gcloud:
         self._environment = {
             **overrides,
             "CLOUDSDK_AUTH_DISABLE_CREDENTIALS": "True",
+            "CLOUDSDK_COMPONENT_MANAGER_DISABLE_UPDATE_CHECK": "1",
             "CLOUDSDK_CONFIG": str(home / "gcloud"),
+            "CLOUDSDK_CORE_DISABLE_FILE_LOGGING": "1",
             "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
+            "CLOUDSDK_CORE_DISABLE_USAGE_REPORTING": "1",
             "CLOUDSDK_CORE_PROJECT": CUSTOMER,
             "HOME": str(home),
             "PATH": os.environ["PATH"],

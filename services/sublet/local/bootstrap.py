@@ -29,6 +29,7 @@ from sublet.local.pubsub.resources import (
     Subscription,
 )
 from sublet.names import Email
+from sublet.roles import VERIFIER_PERMISSIONS
 
 PLATFORM: Final = "sublet-local"
 """The project that sublet itself runs in."""
@@ -45,6 +46,7 @@ TRAINER_IMAGE: Final = "sublet-trainer"
 VERIFIER_ROLE: Final = f"projects/{CUSTOMER}/roles/subletVerifier"
 
 _SWITCH_ROLE: Final = f"projects/{PLATFORM}/roles/subletDataAccountSwitch"
+_STARTER_ROLE: Final = f"projects/{PLATFORM}/roles/subletExecutionStarter"
 _CANCELLER_ROLE: Final = f"projects/{PLATFORM}/roles/subletExecutionCanceller"
 _TOKEN_CREATOR: Final = "roles/iam.serviceAccountTokenCreator"  # noqa: S105  a role
 _PUBLISHER: Final = "roles/pubsub.publisher"
@@ -116,12 +118,14 @@ class Bootstrap:
         self._cloud.projects.ensure(CUSTOMER)
         for name, purpose in IDENTITIES.items():
             self._iam.service_accounts.ensure(PLATFORM, name, purpose)
-        self._iam.create_role(
-            VERIFIER_ROLE, frozenset({"storage.buckets.get", "storage.buckets.getIamPolicy"})
-        )
+        self._iam.create_role(VERIFIER_ROLE, frozenset(VERIFIER_PERMISSIONS))
         self._iam.create_role(
             _SWITCH_ROLE,
             frozenset(f"iam.serviceAccounts.{verb}" for verb in ("disable", "enable", "get")),
+        )
+        self._iam.create_role(
+            _STARTER_ROLE,
+            frozenset({"run.executions.list", "run.jobs.run", "run.jobs.runWithOverrides"}),
         )
         self._iam.create_role(
             _CANCELLER_ROLE,
@@ -177,7 +181,7 @@ class Bootstrap:
                 self._bind(f"projects/{PLATFORM}/topics/{topic_of(kind)}", _PUBLISHER, name)
         for name in ("control-plane", "register-dataset", "lease-broker", "sweep-leases"):
             self._bind(service_account_resource(VERIFIER), _TOKEN_CREATOR, name)
-        self._bind(TRAINING_JOB, "roles/run.jobsExecutorWithOverrides", "start-training")
+        self._bind(TRAINING_JOB, _STARTER_ROLE, "start-training")
         self._bind(TRAINING_JOB, _CANCELLER_ROLE, "sweep-leases")
         self._bind(DEAD_LETTER_SUBSCRIPTION, "roles/pubsub.subscriber", "sweep-leases")
 

@@ -284,7 +284,11 @@ class RunningStack:
     async def _ring(self, url: str) -> httpx.Response:
         sender = self._cloud.iam.service_accounts.get(SENDER)
         token = self._cloud.id_tokens.issue(SENDER, sender.unique_id, url.partition("?")[0])
-        async with httpx.AsyncClient(trust_env=False, timeout=_SWEEP_TIMEOUT_S) as client:
+        async with httpx.AsyncClient(
+            trust_env=False,
+            timeout=_SWEEP_TIMEOUT_S,
+            verify=url.startswith("https"),  # reading certificates is 35 ms of CPU, each time
+        ) as client:
             return await client.post(url, headers={"Authorization": f"Bearer {token}"})
 
     async def _sweep_now(self, *, dry_run: bool) -> dict[str, Any]:

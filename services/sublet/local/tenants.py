@@ -23,7 +23,7 @@ from sublet.ports import Clock, Query, Registry, create
 from sublet.roles import OBJECT_CREATOR, OBJECT_VIEWER
 from sublet.training_runs import DEFAULT_OUTPUT_PREFIX
 
-NUM_DATA_ACCOUNTS: Final = 2
+NUM_DATA_ACCOUNTS: Final = 4
 _KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 16
 _SHORT: Final = 20
@@ -83,6 +83,7 @@ class Tenants:
             data_accounts=tuple(one.email for one in data),
             project_numbers=(self._cloud.projects.number_of(CUSTOMER),),
             created_at=self._clock.now(),
+            always_on=always_on,
             challenge_nonce=secrets.token_hex(_NONCE_BYTES) if is_challenged else "",
         )
         key = ApiKey(

@@ -16,7 +16,7 @@ from google.auth.exceptions import GoogleAuthError
 
 from sublet.errors import InvalidRequest, NotFound, Unauthenticated
 from sublet.local.database import Database
-from sublet.local.iam.rsa_keys import RsaKey, make_rsa_key
+from sublet.local.iam.rsa_keys import RsaKey, make_rsa_key, signer_of
 from sublet.names import Email
 from sublet.ports import Clock
 
@@ -113,8 +113,7 @@ class AccountKeys:
             self._save(key, email, unique_id, private_key=key.private_key)
             row = self._database.row(query, unique_id)
         assert row is not None
-        signer: crypt.Signer = crypt.RSASigner.from_string(row["private_key"], row["id"])
-        return signer
+        return signer_of(row["private_key"], row["id"])
 
     def verified_claims(self, assertion: str) -> Mapping[str, Any]:
         """

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from google.auth import crypt, jwt
+from google.auth import jwt
 
-from sublet.local.iam.rsa_keys import jwk_set, make_rsa_key
+from sublet.local.iam.rsa_keys import jwk_set, make_rsa_key, signer_of
 from sublet.names import Email
 from sublet.ports import Clock
 
@@ -34,7 +34,7 @@ class IdTokens:
             path.write_text(json.dumps(asdict(make_rsa_key("sublet local cloud"))))
         key: dict[str, str] = json.loads(path.read_text())
         self._certificates = {key["kid"]: key["certificate"]}
-        self._signer = crypt.RSASigner.from_string(key["private_key"], key["kid"])
+        self._signer = signer_of(key["private_key"], key["kid"])
 
     def issue(
         self, email: Email, unique_id: str, audience: str, *, include_email: bool = True

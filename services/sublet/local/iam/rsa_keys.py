@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
+from google.auth import crypt
 
 VALID_AFTER: Final = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
 VALID_BEFORE: Final = dt.datetime(9999, 12, 31, 23, 59, 59, tzinfo=dt.UTC)
@@ -50,6 +51,15 @@ def make_rsa_key(common_name: str) -> RsaKey:
         certificate=certificate.public_bytes(serialization.Encoding.PEM).decode(),
         private_key=private_pem.decode(),
     )
+
+
+def signer_of(private_key: str, kid: str) -> crypt.Signer:
+    """For a key that was made here: whether it is sound takes 37 ms to check, a signature 1 ms."""
+    key = serialization.load_pem_private_key(
+        private_key.encode(), password=None, unsafe_skip_rsa_key_validation=True
+    )
+    signer: crypt.Signer = crypt.RSASigner(key, kid)
+    return signer
 
 
 def public_key_of(certificate: str) -> rsa.RSAPublicKey:
