@@ -30,7 +30,7 @@ import google_crc32c
 
 from sublet import handover
 from sublet.codec import decode, encode
-from sublet.jobs import TrainingSettings
+from sublet.jobs import PinnedObject, TrainingSettings
 from sublet.names import Generation, JobName, LeaseName, ModelName, ObjectVersion, OutputPrefix
 from sublet_trainer.__main__ import main
 from sublet_trainer.stops import Interruption
@@ -88,6 +88,7 @@ class World:
     def __init__(self, models: Path) -> None:
         self.models = models
         self.settings = SETTINGS
+        self.loss = None
         self.base_model = "tiny-random"
         self.num_rows = 0
         self.token_ttl_s = 60.0
@@ -97,6 +98,9 @@ class World:
         self.faults: list[Fault] = []
         # what is so
         self.reads: ObjectVersion | None = None
+        self.starts_from: PinnedObject | None = None
+        self.base_sha256 = ""
+        self.evaluation: PinnedObject | None = None
         self.objects: dict[str, dict[int, bytes]] = {}
         self.live: dict[str, int] = {}
         self.generations = count(1_700_000_000_000_000)
@@ -136,6 +140,16 @@ class World:
             )
             self.size_bytes = len(content)
         return generation
+
+    def pinned(self, name: str) -> PinnedObject:
+        """The newest generation of an object, as a lease names one beside the dataset."""
+        content, generation = self.objects[name][self.live[name]], Generation(self.live[name])
+        version = ObjectVersion(bucket=BUCKET, object=name, generation=generation)
+        return PinnedObject(version=version, crc32c="AAAAAA==", size_bytes=len(content))
+
+    @property
+    def beside(self) -> tuple[ObjectVersion, ...]:
+        return tuple(one.version for one in (self.starts_from, self.evaluation) if one)
 
     def fence(self) -> None:
         """Another holder takes the lease over."""
@@ -181,6 +195,19 @@ class World:
     def manifest(self) -> dict:
         return json.loads(self.content("manifest.json"))
 
+    def losses(self, epoch: int = 1) -> list[float]:
+        return self.of_steps("loss", epoch)
+
+    def of_steps(self, metric: str, epoch: int = 1) -> list[float]:
+        """What each step says of it, from the first one of the job."""
+        lines = map(json.loads, self.content(f"epoch-{epoch}/metrics.jsonl").splitlines())
+        return [line[metric] for line in lines if metric in line]
+
+    def eval_losses(self, epoch: int = 1) -> list[float]:
+        """Of each evaluation, the one before the first step included."""
+        lines = map(json.loads, self.content(f"epoch-{epoch}/metrics.jsonl").splitlines())
+        return [line["eval_loss"] for line in lines if "eval_loss" in line]
+
     def adapter(self, epoch: int = 1) -> bytes:
         return self.content(f"epoch-{epoch}/adapter_model.safetensors")
 
@@ -212,6 +239,7 @@ class World:
             lease=LEASE,
             epoch=self.epoch,
             reads=self.reads,
+            reads_beside=self.beside,
             expires_at=datetime.now(UTC) + timedelta(hours=1),
             heartbeat_every_s=self.heartbeat_every_s,
             token=self.mint(),
@@ -220,12 +248,16 @@ class World:
                 base_model=ModelName.parse(f"accounts/fireworks/models/{self.base_model}"),
                 output_model=ModelName.parse("accounts/acme/models/tuned"),
                 settings=self.settings,
+                loss=self.loss,
                 writes=OutputPrefix(bucket=BUCKET, prefix=PREFIX),
                 crc32c="AAAAAA==",
                 size_bytes=self.size_bytes,
                 num_rows=self.num_rows,
                 format="CHAT",
                 resume_from=self.checkpoint,
+                starts_from=self.starts_from,
+                base_sha256=self.base_sha256,
+                evaluation=self.evaluation,
             ),
         )
 
@@ -328,7 +360,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_refused(self, name: str, *, creates: bool = False) -> bool:
         token = self.headers["Authorization"].removeprefix("Bearer ")
         is_dead = self.world.tokens.get(token, 0) < time.time()
-        is_inside = name.startswith(PREFIX) or (name == DATASET and not creates)
+        readable = {DATASET, *(version.object for version in self.world.beside)}
+        is_inside = name.startswith(PREFIX) or (name in readable and not creates)
         overwrites = creates and self.query.get("ifGenerationMatch") != "0"
         if is_dead or not is_inside or overwrites:
             self._answer(401 if is_dead else 403)

@@ -13,23 +13,28 @@ from trainer_world import ROOT
 
 class Zygote:
     """
-    A process that has imported what a trainer needs and forks one for each attempt: as killable as
-    any, at a tenth of the seconds of CPU. Attempts follow one another.
+    A process that has imported what a trainer needs and forks one for each rank of each attempt: as
+    killable as any, at a tenth of the seconds of CPU. Attempts follow one another.
     """
 
     PROGRAM = """
 import json, os, sys
-import sublet_trainer.run
-from sublet_trainer.__main__ import main
-from sublet_trainer.stops import Interruption
+import sublet_trainer.follower, sublet_trainer.run
 print(json.dumps(sorted(sys.modules)), flush=True)
+import torch
+from sublet_trainer.__main__ import heed_signals, main
+torch.set_num_threads(1)
+def rank(environ):
+    os.dup2(os.open(environ.pop("LOG", os.devnull), os.O_CREAT | os.O_RDWR | os.O_APPEND), 1)
+    os._exit(main(environ, heed_signals()))
 for line in sys.stdin:
-    pid = os.fork()
-    if not pid:
-        os.dup2(os.open(os.devnull, os.O_RDWR), 1)
-        os._exit(main(json.loads(line), Interruption()))
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    environs = json.loads(line)
+    if len(environs) > 1:
+        import sublet_trainer.full, sublet_trainer.group
+    pids = [os.fork() or rank(environ) for environ in environs]
+    print(json.dumps(pids), flush=True)
+    exits = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+    print(json.dumps(exits), flush=True)
 """
 
     def __init__(self) -> None:
@@ -39,10 +44,12 @@ for line in sys.stdin:
         self.modules = frozenset(json.loads(self._process.stdout.readline()))
         """What a trainer has imported when it can begin."""
 
-    def fork(self, environ: dict[str, str]) -> "ForkedAttempt":
-        self._process.stdin.write(json.dumps(environ) + "\n")
+    def fork(self, *environs: dict[str, str]) -> "ForkedAttempt":
+        """An attempt of one rank, or of several."""
+        self._process.stdin.write(json.dumps(environs) + "\n")
         self._process.stdin.flush()
-        return ForkedAttempt(int(self._process.stdout.readline()), self._process.stdout.readline)
+        pids = json.loads(self._process.stdout.readline())
+        return ForkedAttempt(pids, self._process.stdout.readline)
 
     def end(self) -> None:
         self._process.stdin.close()
@@ -51,11 +58,17 @@ for line in sys.stdin:
 
 
 class ForkedAttempt(NamedTuple):
-    pid: int
-    exit_code: Callable[[], str]
+    pids: list[int]
+    exit_codes: Callable[[], str]
 
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+    def kill(self, rank: int = 0, number: signal.Signals = signal.SIGKILL) -> None:
+        os.kill(self.pids[rank], number)
 
-    def wait(self) -> int:
-        return int(self.exit_code())
+    def terminate(self) -> None:
+        """SIGTERM to every rank, as torchrun passes it on."""
+        for pid in self.pids:
+            os.kill(pid, signal.SIGTERM)
+
+    def wait(self) -> list[int]:
+        """Until every rank has ended; their exit codes."""
+        return json.loads(self.exit_codes())

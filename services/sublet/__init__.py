@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         Unreachable,
         WaitTimedOut,
     )
-    from sublet.client.jobs import Job, ReinforcementStep, SupervisedFineTuningJob
+    from sublet.client.jobs import DpoJob, Job, ReinforcementStep, SupervisedFineTuningJob
     from sublet.client.llm import LLM
     from sublet.client.resources import Account, Dataset, Model, Receipt
 
@@ -43,6 +43,7 @@ __all__ = [
     "Client",
     "Conflict",
     "Dataset",
+    "DpoJob",
     "FailedPrecondition",
     "InvalidRequest",
     "Job",
@@ -68,7 +69,7 @@ _MODULES: Final = {
     "LLM": "llm",
     "Client": "client",
     **dict.fromkeys(("Account", "Dataset", "Model", "Receipt"), "resources"),
-    **dict.fromkeys(("Job", "ReinforcementStep", "SupervisedFineTuningJob"), "jobs"),
+    **dict.fromkeys(("DpoJob", "Job", "ReinforcementStep", "SupervisedFineTuningJob"), "jobs"),
 }
 
 

@@ -18,6 +18,8 @@ from sublet.names import AccountName
 FIRST: Final = "0" * 64
 """What stands for the hash before the first entry."""
 
+_COMPACT: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 
 class BrokenChain(SubletError):
     """Raised for an audit log whose hashes do not follow from its entries; says where."""
@@ -110,15 +112,7 @@ class AuditHead:
 
 def digest(previous: str, fields: Mapping[str, Any]) -> str:
     """SHA-256 over the hash before and the entry as compact JSON with its keys in order."""
-    text = json.dumps(
-        {
-            key: str.__str__(value) if isinstance(value, str) else value
-            for key, value in fields.items()
-        },
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=False,
-    )
+    text = _COMPACT.encode(fields)
     return sha256(f"{previous}\n{text}".encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Any, Final
 
-from sublet.accounts import ApiKey, User
+from sublet.accounts import Account, ApiKey, User
 from sublet.audit import Action, AuditEntry, AuditHead
 from sublet.datasets import Dataset
 from sublet.errors import LostRace, TryAgain
@@ -93,41 +93,37 @@ class AuditedRegistry:
             try:
                 return self._inner.commit(*writes, *entries, announcing=announcing)
             except LostRace:
-                if all(self._version(account) == heads[account][1] for account in heads):
+                if all(self._head(account) == head for account, head in heads.items()):
                     raise
         raise TryAgain("the audit log is busy")
 
     def _entries(
         self,
         actions: Sequence[tuple[AccountName, Action]],
-        heads: Mapping[AccountName, tuple[AuditHead, int]],
+        heads: Mapping[AccountName, Stored[AuditHead] | None],
     ) -> list[Write]:
         now, principal = self._clock.now(), _principal.get() or self._unit
-        newest = {account: head for account, (head, _) in heads.items()}
+        newest = {
+            account: head.record if head else AuditHead(account=account)
+            for account, head in heads.items()
+        }
         writes: list[Write] = []
         for account, action in actions:
             entry = AuditEntry.after(newest[account], action, principal=principal, at=now)
             newest[account] = newest[account].moved_to(entry)
             writes.append(create(entry))
-        writes += [Write(head, expects=heads[account][1]) for account, head in newest.items()]
+        writes += [Write(head, replaces=heads[account]) for account, head in newest.items()]
         return writes
 
-    def _head(self, account: AccountName) -> tuple[AuditHead, int]:
-        stored = self._inner.get(AuditHead, account)
-        return (stored.record, stored.version) if stored else (AuditHead(account=account), 0)
-
-    def _version(self, account: AccountName) -> int:
-        return self._head(account)[1]
+    def _head(self, account: AccountName) -> Stored[AuditHead] | None:
+        return self._inner.get(AuditHead, account)
 
     def _actions_of(self, write: Write) -> list[tuple[AccountName, Action]]:
         """What a write changes of what the log is about; heartbeats and progress are not."""
         describe = _DESCRIBED.get(type(write.record))
         if describe is None:
             return []
-        stored = self._inner.get(type(write.record), write.record.key) if write.expects else None
-        if write.expects and stored is None:
-            return []  # somebody has deleted it: the commit will not find it either
-        before = stored.record if stored else None
+        before = write.replaces.record if write.replaces else None
         after = None if write.deletes else write.record
         account, action = describe(before, after)
         return [(account, action)] if action else []
@@ -140,6 +136,20 @@ def _changed(noun: str, record: Any, before: Any, after: Any, message: str) -> D
     verb = "Create" if before is None else "Delete" if after is None else "Update"
     name = record.name
     return name.account, Action(method=f"{verb}{noun}", resource=name, message=message)
+
+
+def _account(before: Account | None, after: Account | None) -> Described:
+    """What was chosen for it; that it was made, and as whom, is in the deployment's own log."""
+    record = after or before
+    assert record is not None
+    if before is None or after is None:
+        return record.name, None
+    always_on = "always on" if after.always_on else "dark by default"
+    challenge = "challenged" if after.is_challenged else "not challenged"
+    action = Action(
+        method="UpdateAccount", resource=after.name, message=f"{always_on}, {challenge}"
+    )
+    return record.name, action
 
 
 def _dataset(before: Dataset | None, after: Dataset | None) -> Described:
@@ -249,6 +259,7 @@ def _lease_moved(lease: Lease) -> Action:
 
 
 _DESCRIBED: Final[Mapping[type[Record], Callable[..., Described]]] = {
+    Account: _account,
     ApiKey: _api_key,
     Dataset: _dataset,
     Job: _job,

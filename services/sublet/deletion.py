@@ -26,6 +26,7 @@ class Deletion:
         while True:
             stored = self._stored(Dataset, name)
             self._check_unused({"dataset": name}, name, account=name.account)
+            self._check_evaluates_none(name)
             writes: list[Write] = [stored.deleted()]
             if stored.record.watch:
                 writes.append(create(DeletedDataset(name=name, deleted_at=self._clock.now())))
@@ -81,10 +82,13 @@ class Deletion:
     def _check_unused(self, where: dict[str, str], name: str, *, account: str) -> None:
         query = Query(where={"account": account, "is_over": "False", **where}, limit=1)
         for stored in self._registry.find(Job, query):
-            raise FailedPrecondition(
-                f"{name} is in use by {stored.record.name}, which is {stored.record.state}; "
-                "wait for it or cancel it"
-            )
+            raise _in_use(name, stored.record)
+
+    def _check_evaluates_none(self, name: DatasetName) -> None:
+        running = Query(where={"account": name.account, "is_over": "False"})
+        for stored in self._registry.find(Job, running):
+            if stored.record.evaluation_dataset == name:
+                raise _in_use(name, stored.record)
 
     def _committed(self, *writes: Write) -> bool:
         try:
@@ -98,3 +102,9 @@ class Deletion:
         if stored is None:
             raise NotFound(f"{name} does not exist")
         return stored
+
+
+def _in_use(name: str, job: Job) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"{name} is in use by {job.name}, which is {job.state}; wait for it or cancel it"
+    )

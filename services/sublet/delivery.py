@@ -15,7 +15,7 @@ from sublet.errors import FailedPrecondition, LostRace, NotFound, SubletError
 from sublet.leases import Lease, LeaseState, LeaseTerms, Purpose
 from sublet.names import JobName, LeaseName
 from sublet.ports import Clock, OneUpload, Registry, Seal, Signer, create
-from sublet.receipts import receipt_content, receipt_of
+from sublet.receipts import Receipt, receipt_content, receipt_of
 from sublet.statements import RECEIPT, Statement, signed_bytes
 
 _SUFFIX_DIGITS = 12
@@ -87,6 +87,7 @@ class Delivery:
 
         Raises:
             TryAgain: Cloud Storage, or who holds the key, is out of reach.
+            AccessDenied, FailedPrecondition: the key cannot be used; the receipt stays owed.
         """
         stored = self._registry.get(Lease, name)
         if stored is None or stored.record.purpose is not Purpose.TRAINING:
@@ -94,11 +95,15 @@ class Delivery:
         lease = stored.record
         if lease.state is not LeaseState.REVOKED or lease.num_tokens == 0:
             return None
-        try:
-            signed = self._signed(lease)
-        except NotFound:
-            self._give_up_place(name)  # its owner deleted the job or the dataset
-            return None
+        assert lease.job is not None
+        signed = signed_receipt_of(self._registry, name)
+        if signed is None:
+            try:
+                receipt = receipt_of(self._registry, lease.job, self._terms)
+            except NotFound:
+                self._give_up_place(name)  # its owner deleted the job or the dataset
+                return None
+            signed = self._signed(name, receipt)
         if signed is None or not lease.owes_receipt:
             return signed
         try:
@@ -111,12 +116,7 @@ class Delivery:
             )
         return self._record(name, signed, delivered_to)
 
-    def _signed(self, lease: Lease) -> SignedReceipt | None:
-        existing = self._registry.get(SignedReceipt, lease.name)
-        if existing:
-            return existing.record
-        assert lease.job is not None
-        receipt = receipt_of(self._registry, lease.job, self._terms)
+    def _signed(self, lease: LeaseName, receipt: Receipt) -> SignedReceipt | None:
         if not receipt.is_refused:
             return None
         now = self._clock.now()
@@ -128,12 +128,12 @@ class Delivery:
             signature=self._signer.sign(signed_bytes(RECEIPT, content)),
         )
         signed = SignedReceipt(
-            lease=lease.name, job=lease.job, text=statement.to_text(), signed_at=now
+            lease=lease, job=receipt.job, text=statement.to_text(), signed_at=now
         )
         try:
             self._registry.commit(create(signed))
         except LostRace:
-            return self._signed(lease)
+            return signed_receipt_of(self._registry, lease)
         return signed
 
     def _record(self, name: LeaseName, signed: SignedReceipt, delivered_to: str) -> SignedReceipt:

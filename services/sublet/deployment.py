@@ -24,6 +24,7 @@ from sublet.gcp.id_tokens import CloudRunIdTokens, IdTokenVerifier
 from sublet.gcp.identity import Identity
 from sublet.leases import LeaseTerms
 from sublet.lending import Callers, Lending
+from sublet.machines import EVERYTHING, Offer
 from sublet.minting import Minting
 from sublet.names import Email
 from sublet.outbox import Outbox
@@ -75,7 +76,7 @@ class Deployment:
 
     @cached_property
     def training_runs(self) -> TrainingRuns:
-        return TrainingRuns(self.registry, self.outbox, self.clock)
+        return TrainingRuns(self.registry, self.outbox, self.clock, self.offer)
 
     @cached_property
     def verification(self) -> Verification:
@@ -264,7 +265,18 @@ class Deployment:
     def runner(self) -> Runner:
         from sublet.gcp.runner import CloudRunRunner
 
-        return CloudRunRunner(self._required("SUBLET_TRAINING_JOB"), self.identity, self.endpoints)
+        cloud_run = CloudRunRunner(
+            self._required("SUBLET_TRAINING_JOB"), self.identity, self.endpoints
+        )
+        parent = self._environment.get("SUBLET_VERTEX_AI")
+        if not parent:
+            return cloud_run
+        from sublet.gcp.engine_runner import EngineRunner
+        from sublet.gcp.vertex_runner import VertexRunner
+
+        template = self._required("SUBLET_VERTEX_TEMPLATE")
+        vertex_ai = VertexRunner(parent, template, self.offer, self.identity, self.endpoints)
+        return EngineRunner(self.offer, cloud_run=cloud_run, vertex_ai=vertex_ai)
 
     @cached_property
     def inspector(self) -> BucketInspector:
@@ -304,6 +316,16 @@ class Deployment:
             sweep_every=self._seconds("SUBLET_SWEEP_EVERY_S", defaults.sweep_every),
             trainer_image=self._environment.get("SUBLET_TRAINER_IMAGE", ""),
         )
+
+    @cached_property
+    def offer(self) -> Offer:
+        """The machines that a job may ask for."""
+        cloud_run = self._environment.get("SUBLET_CLOUD_RUN_ACCELERATOR")
+        vertex_ai = self._environment.get("SUBLET_VERTEX_ACCELERATORS", "")
+        if not cloud_run:
+            return EVERYTHING
+        names = [name.strip() for name in vertex_ai.split(",") if name.strip()]
+        return Offer(cloud_run=[cloud_run], vertex_ai=names)
 
     def _callers(self) -> Callers:
         return Callers(

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sublet.buckets import BucketIdentity
-from sublet.jobs import Progress, TrainingSettings
+from sublet.jobs import PinnedObject, Progress, TrainingSettings
+from sublet.losses import Loss
 from sublet.names import (
     AccountName,
+    DatasetName,
     Generation,
     JobName,
     LeaseName,
@@ -69,19 +71,28 @@ class TrainingOrder:
     What to train. `resume_from` names the newest complete checkpoint under the output prefix, if
     any.
 
-    `format` is CHAT or COMPLETION; `num_rows` is what the registration counted, 0 if it ran short.
+    `format` is that of its rows; `num_rows` is what the registration counted, 0 if it ran short.
+    `starts_from` and `evaluation` are read beside the dataset, under the same lease; `base_sha256`
+    is of the base model that the former belongs to, if that is known.
     """
 
     job: JobName
+    dataset: DatasetName | None = None
     base_model: ModelName
     output_model: ModelName
     settings: TrainingSettings
+    loss: Loss | None = None
     writes: OutputPrefix
     crc32c: str
     size_bytes: int
     num_rows: int
     format: str
     resume_from: str = ""
+    warm_start_from: ModelName | None = None
+    starts_from: PinnedObject | None = None
+    base_sha256: str = ""
+    evaluation_dataset: DatasetName | None = None
+    evaluation: PinnedObject | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +102,7 @@ class Assignment:
     lease: LeaseName
     epoch: int
     reads: ObjectVersion
+    reads_beside: tuple[ObjectVersion, ...] = ()
     expires_at: datetime
     heartbeat_every_s: float
     token: AccessToken
@@ -100,7 +112,7 @@ class Assignment:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heartbeat:
     """
-    POST {lease}:renew. `bytes_read` counts since this holder's claim.
+    POST {lease}:renew. `bytes_read` counts since this holder's claim, of everything it may read.
 
     `checkpoint` is the object name of the newest complete checkpoint, as `resume_from` gave it or
     newer.
@@ -126,11 +138,15 @@ class Renewal:
 class TrainedAdapter:
     """
     `folder` lies under the output prefix and ends in '/'; the manifest beside it names every file.
+    `weights` is its file of tensors, which a later job may start from; `base_sha256` is of the base
+    model that they belong to.
     """
 
     folder: str
     rank: int
     target_modules: tuple[str, ...]
+    weights: PinnedObject | None = None
+    base_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from sublet.accounts import OWNER, RIGHTS, Account, ApiKey, Right, Role, User, UserName, hash_secret
+from sublet.error_details import error_info
 from sublet.errors import (
     AccessDenied,
     AlreadyExists,
@@ -48,7 +49,8 @@ class KeyHolder:
         if right not in RIGHTS[self.role]:
             able = ", ".join(role for role in Role if right in RIGHTS[role])
             raise AccessDenied(
-                f"the role {self.role} may not {right}; ask for one that may: {able}"
+                f"the role {self.role} may not {right}; ask for one that may: {able}",
+                details=[error_info("ROLE_MAY_NOT", role=self.role, right=right.name, able=able)],
             )
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from sublet.accounts import Account
 from sublet.datasets import Dataset, DeletedDataset, ListedObject, dataset_name_for
-from sublet.errors import InvalidRequest, LostRace
+from sublet.errors import AccessDenied, InvalidRequest, LostRace
 from sublet.events import ObjectFound
 from sublet.models import CATALOGUE
 from sublet.names import LIVE_GENERATION, AccountName, Email, ObjectVersion
@@ -154,7 +154,10 @@ class OverlookedObjects:
         self._looks.keep(Look(subject=watch.name, at=now, after=reached))
 
     def _list(self, watch: Watch, after: str) -> list[ListedObject]:
-        """Nothing, where the bucket does not let us: its owner learns that from each dataset."""
+        """
+        Nothing, where the bucket does not let us: its owner learns that from each dataset. One that
+        lets us read and not list has no use for a look, and no fault.
+        """
         account = self._registry.get(Account, watch.name.account)
         folder = ObjectVersion(bucket=watch.bucket, object=watch.prefix, generation=LIVE_GENERATION)
         if account is None:
@@ -162,10 +165,13 @@ class OverlookedObjects:
         access, _ = self._verification.check_access(account.record, folder, None)
         if access.policy_refusals():
             return []
-        with self._verification.listing(
-            account.record, folder, after=after, limit=_NAMES_A_LOOK
-        ) as listed:
-            return list(listed)
+        try:
+            with self._verification.listing(
+                account.record, folder, after=after, limit=_NAMES_A_LOOK
+            ) as listed:
+                return list(listed)
+        except AccessDenied:
+            return []
 
     def _overlooked(self, watch: Watch, found: ListedObject) -> Iterator[Repair]:
         if found.name.endswith("/"):

@@ -102,7 +102,11 @@ class Minting:
         ttl = min(self._terms.ttl_of(lease.purpose), left)
         try:
             return self._mint.mint(
-                lease.data_account, reads=lease.reads, writes=lease.writes, ttl=ttl
+                lease.data_account,
+                reads=lease.reads,
+                beside=lease.reads_beside,
+                writes=lease.writes,
+                ttl=ttl,
             )
         except TryAgain:
             # whoever darkened it for an earlier lease, and died before looking again, is corrected

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from sublet.errors import FailedPrecondition, InvalidRequest
-from sublet.jobs import TrainingSettings
+from sublet.jobs import PinnedObject, TrainingSettings
 from sublet.names import AccountName, JobName, ModelName
 
 CATALOGUE: Final = AccountName.of("fireworks")
@@ -26,11 +26,16 @@ class ModelState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adapter:
-    """What a PEFT adapter is made of, as its manifest says."""
+    """
+    What a PEFT adapter is made of, as its manifest says; `weights` is its file of tensors,
+    `base_sha256` of the base model's.
+    """
 
     base_model: ModelName
     rank: int
     target_modules: tuple[str, ...]
+    weights: PinnedObject | None = None
+    base_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +71,13 @@ class Model:
         }
 
 
-CONTINUED: Final = ("lora_rank", "learning_rate", "max_context_length", "epochs", "batch_size")
-"""What must be as it was when an adapter is trained further."""
+CONTINUED: Final = (
+    *("lora_rank", "learning_rate", "max_context_length", "epochs", "batch_size"),
+    *("lora_alpha", "target_modules", "use_rslora", "use_dora"),
+)
+"""What must be as it was when an adapter is trained further: Fireworks' five, and its shape."""
+_NOT_INHERITED: Final = {"eval_auto_carveout": False, "early_stop": False}
+"""What is about another dataset than the one that comes now."""
 
 
 def settings_to_continue(model: Model, given: Mapping[str, Any]) -> TrainingSettings:
@@ -87,16 +97,21 @@ def settings_to_continue(model: Model, given: Mapping[str, Any]) -> TrainingSett
         raise InvalidRequest(f"{model.name} is no adapter to continue from; give it as baseModel")
     if model.state is not ModelState.READY:
         raise FailedPrecondition(f"{model.name} is {model.state}; wait for {model.job}")
-    if model.adapter is None or model.settings is None:
-        raise InvalidRequest(f"{model.name} does not say what it was trained with; train it anew")
+    if model.adapter is None or model.adapter.weights is None or model.settings is None:
+        raise InvalidRequest(
+            f"{model.name} does not say what it was trained with and where its tensors lie; "
+            "train it anew"
+        )
+    stored = {name: getattr(model.settings, name) for name in CONTINUED}
+    stored["lora_alpha"] = model.settings.alpha
     different = [
-        f"{name}: stored {getattr(model.settings, name)}, given {given[name]}"
-        for name in CONTINUED
-        if name in given and given[name] != getattr(model.settings, name)
+        f"{name}: stored {value}, given {given[name]}"
+        for name, value in stored.items()
+        if name in given and given[name] != value
     ]
     if different:
         raise InvalidRequest(
             f"continuing from {model.name} needs the settings that it was trained with; "
             f"{'; '.join(different)}; leave them out to use the stored ones"
         )
-    return replace(model.settings, **given)
+    return replace(model.settings, **{**_NOT_INHERITED, **given})

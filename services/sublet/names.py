@@ -103,9 +103,11 @@ class ResourceName(str):
     @classmethod
     def parse(cls, text: str) -> Self:
         parts = text.split("/")
-        if len(parts) != 4 or parts[0] != "accounts" or parts[2] != cls.collection:
-            raise InvalidRequest(f"got {text!r}; expected accounts/ACCOUNT/{cls.collection}/ID")
-        return cls.of(AccountName.of(parts[1]), parts[3])
+        if len(parts) == 4 and parts[0] == "accounts":
+            for kind in (cls, *cls.__subclasses__()):
+                if kind.collection == parts[2]:
+                    return kind.of(AccountName.of(parts[1]), parts[3])
+        raise InvalidRequest(f"got {text!r}; expected accounts/ACCOUNT/{cls.collection}/ID")
 
     @classmethod
     def under(cls, account: AccountName, text: str) -> Self:
@@ -127,8 +129,20 @@ class DatasetName(ResourceName):
 
 
 class JobName(ResourceName):
+    """Of a supervised job; parsed, of a job of any kind."""
+
     __slots__ = ()
     collection = "supervisedFineTuningJobs"
+
+
+class ReinforcementJobName(JobName):
+    __slots__ = ()
+    collection = "rlorTrainerJobs"
+
+
+class PreferenceJobName(JobName):
+    __slots__ = ()
+    collection = "dpoJobs"
 
 
 class ModelName(ResourceName):
@@ -252,6 +266,9 @@ class OutputPrefix:
     def __post_init__(self) -> None:
         check_bucket_name(self.bucket)
         check_prefix(self.prefix)
+
+    def covers(self, version: ObjectVersion) -> bool:
+        return version.bucket == self.bucket and version.object.startswith(self.prefix)
 
     @property
     def url(self) -> str:

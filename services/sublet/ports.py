@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from sublet.buckets import BucketIdentity, BucketMetadata, FolderPolicy, NotVisible, Policy
 from sublet.datasets import ListedObject, ObjectMetadata
 from sublet.events import Fact
 from sublet.handover import AccessToken, Assignment, Claim, Ending, Heartbeat, Renewal
 from sublet.leases import Lease, Probe
+from sublet.machines import Machine
 from sublet.names import AccountName, Email, JobName, LeaseName, ObjectVersion, OutputPrefix
 
 
@@ -49,25 +50,28 @@ class Stored(Generic[R]):
     version: int
 
     def replaced_by(self, record: R) -> "Write":
-        return Write(record, expects=self.version)
+        return Write(record, replaces=self)
 
     def deleted(self) -> "Write":
-        return Write(self.record, expects=self.version, deletes=True)
+        return Write(self.record, replaces=self, deletes=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """
-    Put (or delete) `record` if its kind and key are found at version `expects`; 0 is: not there.
-    """
+    """Put (or delete) `record` if its kind and key are found as they were read; or not at all."""
 
     record: Record
-    expects: int
+    replaces: Stored[Any] | None = None
     deletes: bool = False
+
+    @property
+    def expects(self) -> int:
+        """The version that must be found; 0 is: not there."""
+        return self.replaces.version if self.replaces else 0
 
 
 def create(record: Record) -> Write:
-    return Write(record, expects=0)
+    return Write(record)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,11 +203,12 @@ class TokenMint(Protocol):
         data_account: Email,
         *,
         reads: ObjectVersion,
+        beside: tuple[ObjectVersion, ...] = (),
         writes: OutputPrefix | None,
         ttl: timedelta,
     ) -> AccessToken:
         """
-        A token of the data account, cut down to that object and that prefix.
+        A token of the data account, cut down to that object, those beside it and that prefix.
 
         Raises:
             TryAgain: the account is not enabled yet, or Google is busy.
@@ -232,7 +237,14 @@ class DataAccountSwitch(Protocol):
 
 
 class TokenProbe(Protocol):
-    def probe(self, token: str, *, reads: ObjectVersion, writes: OutputPrefix | None) -> Probe:
+    def probe(
+        self,
+        token: str,
+        *,
+        reads: ObjectVersion,
+        beside: tuple[ObjectVersion, ...] = (),
+        writes: OutputPrefix | None,
+    ) -> Probe:
         """Try everything the token was for, reading no byte and leaving nothing behind."""
         ...
 
@@ -322,11 +334,17 @@ class LeaseBroker(Protocol):
 
 
 class ExecutionState(StrEnum):
+    """WAITING for a machine, for the first time or again after it lost one."""
+
+    WAITING = "WAITING"
     RUNNING = "RUNNING"
     SUCCEEDED = "SUCCEEDED"
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
     UNKNOWN = "UNKNOWN"
+
+
+LIVING_EXECUTIONS: Final = frozenset({ExecutionState.WAITING, ExecutionState.RUNNING})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -341,12 +359,18 @@ class Execution:
 
 
 class Runner(Protocol):
-    def start(self, job: JobName, lease: LeaseName) -> str:
+    def start(self, job: JobName, lease: LeaseName, machine: Machine | None = None) -> str:
         """
-        Start a training container for the lease; not idempotent.
+        Start a training container for the lease, or find one that was started for it and lives yet:
+        after its end a training goes on in another. Two who start at a moment may still start two:
+        only one of those can claim the lease.
 
         Returns:
             The execution's id, as the container itself finds it in CLOUD_RUN_EXECUTION.
+
+        Raises:
+            InvalidRequest: there is no such machine.
+            TryAgain: the cloud is busy, or it cannot be told whether one was started.
         """
         ...
 

@@ -45,19 +45,32 @@ class Reclaiming:
             raise NotFound(f"{name} does not exist")
         return stored
 
-    def stop_minting(self, name: LeaseName, *, because: str, outcome: Outcome) -> Lease:
+    def stop_minting(
+        self, name: LeaseName, *, because: str, outcome: Outcome, epoch: int | None = None
+    ) -> Lease:
         """
         Fence the lease, free its account and end its job, in one commit; then darken the account.
 
         From the commit on no renewal finds the epoch it needs. The job keeps the end it has, if it
         has one already.
+
+        Args:
+            epoch: that of the holder, where it is a holder who ends the lease.
+
+        Raises:
+            Conflict: another holder has taken over from that one.
         """
         while True:
             stored = self.get(name)
             if not stored.record.is_living:
                 return stored.record
-            lease = stored.record.revoking(now=self._clock.now(), because=because)
-            account = self._data_accounts.get(lease.data_account)
+            now, account = self._clock.now(), self._data_accounts.get(stored.record.data_account)
+            lease = stored.record.revoking(
+                now=now,
+                because=because,
+                always_on=account.record.stays_lit(now),
+                epoch=epoch,
+            )
             job_writes, facts = self._job_ends(lease, outcome)
             try:
                 entries = self._registry.commit(
@@ -112,7 +125,7 @@ class Reclaiming:
         Make the cloud agree that the lease is over; True if the account is lit for another reason.
         """
         try:
-            return self._data_accounts.settle(lease.data_account).is_lit
+            return self._data_accounts.settle(lease.data_account).is_lit(self._clock.now())
         except NotFound:
             return False  # the account itself is gone, and every token of it
         except (AccessDenied, TryAgain):
@@ -135,7 +148,9 @@ class Reclaiming:
         except FailedPrecondition:
             return _judged_by_age(lease, now, "the token was sealed with a key that is lost")
         try:
-            return self._probe.probe(token, reads=lease.reads, writes=lease.writes)
+            return self._probe.probe(
+                token, reads=lease.reads, beside=lease.reads_beside, writes=lease.writes
+            )
         except TryAgain as error:
             return Probe(at=now, is_refused=False, answers=f"no answer: {error}")
 

@@ -21,6 +21,7 @@ from sublet.datasets import (
 )
 from sublet.errors import (
     AlreadyExists,
+    FailedPrecondition,
     InvalidRequest,
     LostRace,
     MalformedEvent,
@@ -28,6 +29,7 @@ from sublet.errors import (
     TryAgain,
 )
 from sublet.events import DatasetRefused, DatasetRegistered, Fact, ObjectFinalized
+from sublet.losses import verify_trains_on
 from sublet.models import Model
 from sublet.names import (
     LIVE_GENERATION,
@@ -118,7 +120,7 @@ class Registration:
         )
         account = self._account(request.name.account)
         live, examined = examine(self._verification, account, live)
-        verify(examined.access.refusals(), url=live.url)
+        verify(examined.access.reasons(), url=live.url)
         if examined.metadata is None or examined.status() != OK:
             raise InvalidRequest(f"{live.url}: {examined.status().message}")
         _check_format(request, examined)
@@ -200,6 +202,11 @@ class Registration:
         """Why the dataset, although registered, cannot be trained as its watch asks; or nothing."""
         if refusals := dataset.access.refusals(to_train=True):
             return str(refusals[0])
+        if dataset.rows and dataset.rows.format:
+            try:
+                verify_trains_on(dataset.rows.format, None, dataset=dataset.name)
+            except FailedPrecondition as problem:
+                return str(problem)
         if self._registry.get(Model, template.base_model) is None:
             return f"base model {template.base_model} does not exist"
         output_model = _job_request(dataset, template).output_model
@@ -272,6 +279,7 @@ def _job_request(dataset: Dataset, template: TrainingTemplate) -> JobRequest:
         base_model=template.base_model,
         output_model=ModelName.of(dataset.name.account, dataset.name.id),
         settings=template.settings,
+        machine=template.machine,
         output_prefix=template.output_prefix,
         display_name=dataset.display_name,
         watch=dataset.watch,

@@ -17,6 +17,7 @@ from sublet.leases import LIVING, UNPROVED, Lease, LeaseState, Purpose
 from sublet.names import JobName
 from sublet.outbox import Outbox, account_of
 from sublet.ports import (
+    LIVING_EXECUTIONS,
     Clock,
     DeadLetter,
     DeadLetters,
@@ -33,6 +34,12 @@ from sublet.revocation import Revocation
 
 _PAGE: Final = 1000
 _LETTERS: Final = 100
+_CAN_WAIT: Final = (
+    JobState.CREATING,
+    JobState.PENDING,
+    JobState.RUNNING,
+    JobState.WRITING_RESULTS,
+)
 _ENDED: Final = frozenset(
     {ExecutionState.SUCCEEDED, ExecutionState.FAILED, ExecutionState.CANCELLED}
 )
@@ -108,6 +115,7 @@ class UnfinishedLeases:
         self,
         *,
         registry: Registry,
+        outbox: Outbox,
         revocation: Revocation,
         runner: Runner,
         clock: Clock,
@@ -115,6 +123,7 @@ class UnfinishedLeases:
         silent_trainer: timedelta,
     ) -> None:
         self._registry = registry
+        self._outbox = outbox
         self._revocation = revocation
         self._runner = runner
         self._clock = clock
@@ -152,11 +161,14 @@ class UnfinishedLeases:
                 mend=partial(self._prove_end, lease),
             )
         elif lease.is_living and (because := self._why_over(lease)):
+            advanced = self._advanced_job(lease)
             yield Repair(
-                kind="lease ended",
+                kind="training continued" if advanced else "lease ended",
                 subject=lease.name,
                 because=because,
-                mend=partial(self._end, lease, because),
+                mend=partial(self._continue, advanced, lease)
+                if advanced
+                else partial(self._end, lease, because),
             )
 
     def _deliver(self, lease: Lease) -> bool:
@@ -173,6 +185,31 @@ class UnfinishedLeases:
         job = self._registry.get(Job, lease.job) if lease.job else None
         if job and job.record.execution:
             self._runner.cancel(job.record.execution)
+        return True
+
+    def _advanced_job(self, lease: Lease) -> Stored[Job] | None:
+        """
+        The job of a lease, if its execution is spent (its time limit, all its tries) but has left a
+        checkpoint beyond the one it began with: then another goes on from there, under the same
+        lease and its end.
+        """
+        job = self._registry.get(Job, lease.job) if lease.job else None
+        if job is None or job.record.is_over or self._clock.now() >= lease.expires_at:
+            return None
+        if not job.record.execution or lease.checkpoint in ("", job.record.resume_from):
+            return None
+        has_failed = self._runner.look_up(job.record.execution).state is ExecutionState.FAILED
+        return job if has_failed else None
+
+    def _continue(self, stored: Stored[Job], lease: Lease) -> bool:
+        now = self._clock.now()
+        job = stored.record.continued(resume_from=lease.checkpoint, now=now)
+        request = TrainingRequested(job=job.name, requested_at=now)
+        try:
+            entries = self._registry.commit(stored.replaced_by(job), announcing=[request])
+        except LostRace:
+            return False
+        self._outbox.publish(entries)
         return True
 
     def _attempt(self, lease: Lease, because: str) -> Lease:
@@ -204,13 +241,18 @@ class UnfinishedLeases:
                 f"execution {execution.name} is {execution.state} and its trainer never reported: "
                 f"{execution.message or 'no reason given'}"
             )
-        if silence > self._silent_trainer:
+        if stored.record.requested_at:  # another execution may have been asked for meanwhile
+            silence = min(silence, self._clock.now() - stored.record.requested_at)
+        if silence > self._silent_trainer and execution.state is not ExecutionState.WAITING:
             return f"its trainer has been silent for {silence.total_seconds():.0f} s"
         return ""
 
 
 class UnstartedJobs:
-    """Jobs that wait for a container; each is asked for again, after pauses that double."""
+    """
+    Jobs that wait for a container, be it their first or another to go on in; each is asked for
+    again, after pauses that double.
+    """
 
     def __init__(
         self, registry: Registry, outbox: Outbox, clock: Clock, *, first_pause: timedelta
@@ -221,7 +263,7 @@ class UnstartedJobs:
         self._first_pause = first_pause
 
     def rows(self) -> Iterator[Row]:
-        for state in (JobState.CREATING, JobState.PENDING):
+        for state in _CAN_WAIT:
             for stored in every(self._registry, Job, {"state": state}):
                 name, examine = stored.record.name, partial(self._examine, stored)
                 yield Row(account=name.account, place=f"3 {name}", examine=examine)
@@ -272,7 +314,7 @@ class StrayExecutions:
     def _examine(self, execution: Execution) -> Iterator[Repair]:
         """Looks again: it may have been cancelled with its lease since it was listed."""
         because = self._why_stray(execution)
-        if because and self._runner.look_up(execution.name).state is ExecutionState.RUNNING:
+        if because and self._runner.look_up(execution.name).state in LIVING_EXECUTIONS:
             yield Repair(
                 kind="stray execution cancelled",
                 subject=execution.name,
@@ -291,9 +333,16 @@ class StrayExecutions:
         lease = stored.record
         if not lease.is_living:
             return f"{lease.name} is {lease.state}"
+        if self._is_awaited(execution.name, lease):
+            return ""
         if lease.holder and lease.holder.execution != execution.name:
             return f"{lease.name} is held by {lease.holder.execution}"
         return ""
+
+    def _is_awaited(self, execution: str, lease: Lease) -> bool:
+        """Whether the training is to go on in it, though the one before was the last to claim."""
+        job = self._registry.get(Job, lease.job) if lease.job else None
+        return job is not None and job.record.execution == execution
 
 
 class UndeliveredMessages:

@@ -13,6 +13,14 @@ from typing import Final
 
 TABLE_DATE: Final = date(2026, 11, 22)
 
+VERIFIER_PERMISSIONS: Final = (
+    "storage.buckets.get",
+    "storage.buckets.getIamPolicy",
+    "storage.managedFolders.getIamPolicy",
+    "storage.managedFolders.list",
+)
+"""What a customer's own role gives the verifier: to see whose a bucket is and what it grants."""
+
 _READ = frozenset({"storage.objects.get", "storage.objects.list"})
 _FOLDERS_READ = frozenset(
     {

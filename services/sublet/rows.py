@@ -3,19 +3,28 @@ Rows of a JSONL dataset: parsing, checking, and the counting of both in bounded 
 is reported by number and reason; its content is the owner's secret and appears in no message.
 Registration and trainer parse with the same code, so a row that was admitted is a row that trains.
 
-Source: https://docs.fireworks.ai/fine-tuning/fine-tuning-models (chat and completion rows)
+Source: https://docs.fireworks.ai/fine-tuning/fine-tuning-models (chat and completion rows),
+https://docs.fireworks.ai/fine-tuning/secure-fine-tuning (groups of samples with rewards),
+https://docs.fireworks.ai/fine-tuning/dpo-fine-tuning (preferences)
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from math import inf
+from typing import Final, NamedTuple
 
 import msgspec
 
 MAX_LINE_BYTES: Final = 16 * 2**20
 MAX_PROBLEMS_KEPT: Final = 100
 MIN_ROWS: Final = 3
+MIN_SAMPLES: Final = 2
+DEFAULT_REWARD: Final = "score"
+MOST_REWARD: Final = 1e9
+"""Either way; so that no statistic of a group overflows."""
+CUT_SHORT: Final = "length"
+"""What OpenAI's API and its like call the end of an answer that reached its limit of tokens."""
 
 _ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
 _MAY_FOLLOW: Final = {
@@ -27,10 +36,12 @@ _MAY_FOLLOW: Final = {
 
 
 class RowFormat(StrEnum):
-    """Names on the wire of the API."""
+    """Names on the wire of the API, which has none for preferences."""
 
     CHAT = "CHAT"
     COMPLETION = "COMPLETION"
+    RL = "RL"
+    PREFERENCE = "PREFERENCE"
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -60,18 +71,53 @@ class Message(msgspec.Struct, frozen=True):
         return self.role == "assistant" and self.weight != 0
 
 
+class Sample(msgspec.Struct, frozen=True):
+    """
+    One answer to the prompt of a group, and its rewards: in `evals` by name, or as `score`.
+
+    `logprobs` are those with which its last turn's tokens were sampled, in nats; `finish_reason`
+    "length" says that it was cut short, so that its end was not of its choosing.
+    """
+
+    messages: list[Message]
+    evals: dict[str, float] = {}
+    score: float | None = None
+    logprobs: list[float] | None = None
+    finish_reason: str | None = None
+
+    @property
+    def rewards(self) -> dict[str, float]:
+        return self.evals if self.score is None else {DEFAULT_REWARD: self.score, **self.evals}
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    messages: list[Message]
+    tools: list[msgspec.Raw] | None = None
+
+
 class Row(msgspec.Struct, frozen=True):
-    """A chat row has `messages`; a completion row has `prompt` and `completion`."""
+    """
+    A chat row has `messages`; a completion row has `prompt` and `completion`; a group has
+    `samples`; a preference has `input` and its two outputs.
+    """
 
     messages: list[Message] | None = None
     prompt: str | None = None
     completion: str | None = None
     tools: list[msgspec.Raw] | None = None
     weight: float | None = None
+    samples: list[Sample] | None = None
+    input: Prompt | None = None
+    preferred_output: list[Message] | None = None
+    non_preferred_output: list[Message] | None = None
 
     @property
     def format(self) -> RowFormat:
-        return RowFormat.COMPLETION if self.messages is None else RowFormat.CHAT
+        if self.messages is not None:
+            return RowFormat.CHAT
+        if self.samples is not None:
+            return RowFormat.RL
+        return RowFormat.COMPLETION if self.input is None else RowFormat.PREFERENCE
 
 
 class BadRow(ValueError):
@@ -79,6 +125,8 @@ class BadRow(ValueError):
 
 
 _decode: Final = msgspec.json.Decoder(Row).decode
+_MOST_LOGPROB: Final = 1e-3
+"""Rounding may lift the logarithm of a probability of 1 a little above 0."""
 
 
 def parse_row(line: bytes) -> Row:
@@ -97,7 +145,11 @@ def parse_row(line: bytes) -> Row:
     except RecursionError:
         raise BadRow("is nested too deeply") from None
     if row.messages is not None:
-        _check_conversation(row.messages)
+        _check_conversation(row.messages, "$.messages")
+    elif row.samples is not None:
+        _check_group(row.samples)
+    elif row.input is not None:
+        _check_preference(row, row.input)
     elif row.prompt is None or row.completion is None:
         raise BadRow("has neither `messages` nor both `prompt` and `completion`")
     elif not row.completion:
@@ -105,27 +157,114 @@ def parse_row(line: bytes) -> Row:
     return row
 
 
-def _check_conversation(messages: list[Message]) -> None:
-    previous = ""
+def _check_conversation(
+    messages: list[Message], path: str, *, may_end_silent: bool = False
+) -> None:
+    if _check_turns(messages, path, may_end_silent=may_end_silent) != "assistant":
+        raise BadRow(f"the last turn is not the assistant's - at `{path}`")
+    if not messages[-1].is_supervised and not any(one.is_supervised for one in messages):
+        raise BadRow(f"every assistant turn has weight 0: nothing to learn - at `{path}`")
+
+
+def _check_turns(
+    messages: list[Message], path: str, previous: str = "", *, may_end_silent: bool = False
+) -> str:
+    """
+    The role of the last turn, or `previous` if there is none.
+
+    Args:
+        may_end_silent: the last turn may be "": its end was sampled, and may be rewarded.
+    """
     for number, message in enumerate(messages):
-        where = f"at `$.messages[{number}]`"
-        if message.role not in _ROLES:
-            raise BadRow(f"role is not one of system, user, assistant, tool - {where}")
-        if previous not in _MAY_FOLLOW[message.role]:
-            raise BadRow(f"a {message.role} turn cannot follow {previous or 'nothing'} - {where}")
-        if message.weight not in (None, 0, 1):
-            raise BadRow(f"weight is not 0 or 1 - {where}")
-        if isinstance(message.content, list) and any(
-            part.type != "text" or part.text is None for part in message.content
-        ):
-            raise BadRow(f"a content part is not text - {where}")
-        if not message.text and not message.tool_calls:
-            raise BadRow(f"content is empty - {where}")
+        if _is_plain(message) and previous in _MAY_FOLLOW.get(message.role, ()):
+            previous = message.role
+            continue
+        is_silent = may_end_silent and number == len(messages) - 1 and message.content == ""
+        if problem := _problem_of(message, previous, may_be_empty=is_silent):
+            raise BadRow(f"{problem} - at `{path}[{number}]`")
         previous = message.role
-    if previous != "assistant":
-        raise BadRow("the last turn is not the assistant's - at `$.messages`")
-    if not any(message.is_supervised for message in messages):
-        raise BadRow("every assistant turn has weight 0: nothing to learn - at `$.messages`")
+    return previous
+
+
+def _is_plain(message: Message) -> bool:
+    """Most turns are just text; what else there is to check takes three times as long."""
+    return type(message.content) is str and message.content != "" and message.weight is None
+
+
+def _problem_of(message: Message, previous: str, *, may_be_empty: bool) -> str:
+    if message.role not in _ROLES:
+        return "role is not one of system, user, assistant, tool"
+    if previous not in _MAY_FOLLOW[message.role]:
+        return f"a {message.role} turn cannot follow {previous or 'nothing'}"
+    if message.weight not in (None, 0, 1):
+        return "weight is not 0 or 1"
+    if isinstance(message.content, list) and any(
+        part.type != "text" or part.text is None for part in message.content
+    ):
+        return "a content part is not text"
+    if not message.text and not message.tool_calls and not may_be_empty:
+        return "content is empty"
+    return ""
+
+
+def _check_group(samples: list[Sample]) -> None:
+    if len(samples) < MIN_SAMPLES:
+        raise BadRow(
+            f"has {len(samples)} samples; expected at least {MIN_SAMPLES} of one prompt, for a "
+            "reward says nothing by itself - at `$.samples`"
+        )
+    prompt = samples[0].messages[:-1]
+    for number, sample in enumerate(samples):
+        path = f"$.samples[{number}]"
+        _check_conversation(sample.messages, f"{path}.messages", may_end_silent=True)
+        if not sample.messages[-1].is_supervised:
+            raise BadRow(f"the last turn has weight 0: nothing to learn - at `{path}.messages`")
+        if sample.messages[:-1] != prompt:
+            raise BadRow(
+                "is no answer to the prompt of the first sample: the messages before the last one "
+                f"differ - at `{path}.messages`"
+            )
+        if not sample.rewards:
+            raise BadRow(f"has no reward: expected `evals` with numbers by name - at `{path}`")
+        if not all(-MOST_REWARD <= reward <= MOST_REWARD for reward in sample.rewards.values()):
+            raise BadRow(f"a reward is beyond {MOST_REWARD:.0e} either way - at `{path}.evals`")
+        if not all(-inf < logprob <= _MOST_LOGPROB for logprob in sample.logprobs or ()):
+            raise BadRow(f"a natural logarithm of a probability is above 0 - at `{path}.logprobs`")
+
+
+def _check_preference(row: Row, prompt: Prompt) -> None:
+    previous = _check_turns(prompt.messages, "$.input.messages")
+    for name in ("preferred_output", "non_preferred_output"):
+        output: list[Message] = getattr(row, name) or []
+        if len(output) != 1:
+            raise BadRow(f"has {len(output)} messages; expected 1, the assistant's - at `$.{name}`")
+        if _check_turns(output, f"$.{name}", previous) != "assistant":
+            raise BadRow(f"the turn is not the assistant's - at `$.{name}[0]`")
+        if not output[0].is_supervised:
+            raise BadRow(f"the turn has weight 0: nothing to learn - at `$.{name}[0]`")
+
+
+class OneKind:
+    """What all rows of a file have in common: their format, and the size of their groups."""
+
+    def __init__(self) -> None:
+        self.format: RowFormat | None = None
+        self._num_samples = 0
+
+    def verify(self, row: Row) -> None:
+        """
+        Raises:
+            BadRow: it is not as the first one was.
+        """
+        num_samples = len(row.samples or ())
+        if self.format is None:
+            self.format, self._num_samples = row.format, num_samples
+        if row.format is not self.format:
+            raise BadRow(f"is a {row.format} row in a file of {self.format} rows")
+        if num_samples != self._num_samples:
+            raise BadRow(
+                f"has {num_samples} samples; expected {self._num_samples}, as the first row has"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +288,7 @@ class RowReport:
     is_complete: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """`text` is None where the line is longer than allowed; then only its place is known."""
 
     number: int
@@ -170,8 +308,12 @@ def split_lines(chunks: Iterable[bytes], *, max_line_bytes: int = MAX_LINE_BYTES
         start = 0
         while (end := chunk.find(b"\n", start)) >= 0:
             length = overlong + len(held) + end - start
-            text = None if overlong or length > max_line_bytes else bytes(held) + chunk[start:end]
-            yield Line(number, offset, text)
+            if overlong or length > max_line_bytes:
+                yield Line(number, offset, None)
+            elif held:
+                yield Line(number, offset, bytes(held) + chunk[start:end])
+            else:
+                yield Line(number, offset, chunk[start:end])
             number, offset, overlong, start = number + 1, offset + length + 1, 0, end + 1
             held.clear()
         held += memoryview(chunk)[start:]
@@ -184,7 +326,7 @@ def split_lines(chunks: Iterable[bytes], *, max_line_bytes: int = MAX_LINE_BYTES
 
 @dataclass(slots=True)
 class _Tally:
-    format: RowFormat | None = None
+    kind: OneKind = field(default_factory=OneKind)
     num_rows: int = 0
     num_bytes: int = 0
     num_problems: int = 0
@@ -229,7 +371,7 @@ def check_rows(
             last, f"the file ends after {tally.num_rows} rows; expected at least {MIN_ROWS}"
         )
     return RowReport(
-        format=tally.format,
+        format=tally.kind.format,
         num_rows=tally.num_rows,
         num_bytes=tally.num_bytes,
         num_problems=tally.num_problems,
@@ -242,19 +384,15 @@ def _check_line(line: Line, tally: _Tally, max_line_bytes: int, *, is_last_of_cu
     if line.text is None:
         tally.complain(line, f"is longer than {max_line_bytes} bytes")
         return
-    if not line.text.strip():
+    if not line.text or line.text.isspace():
         return
     if line.number == 1 and line.text.startswith(b"\xef\xbb\xbf"):
         tally.complain(line, "starts with a byte order mark; save the file as plain UTF-8")
         return
     try:
-        row = parse_row(line.text)
+        tally.kind.verify(parse_row(line.text))
     except BadRow as problem:
         if not is_last_of_cut:
             tally.complain(line, str(problem))
-        return
-    tally.format = tally.format or row.format
-    if row.format is not tally.format:
-        tally.complain(line, f"is a {row.format} row in a file of {tally.format} rows")
         return
     tally.num_rows += 1

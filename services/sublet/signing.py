@@ -4,10 +4,13 @@ Cloud KMS, signs the same bytes (sublet.gcp.kms).
 """
 
 import base64
+from hashlib import sha256
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from sublet.errors import InvalidRequest
 from sublet.statements import ForgedStatement, Statement
 
 
@@ -30,6 +33,22 @@ class Ed25519Signer:
 
 def new_private_key() -> str:
     return base64.b64encode(Ed25519PrivateKey.generate().private_bytes_raw()).decode()
+
+
+def fingerprint_of_pem(pem: bytes) -> str:
+    """
+    Of a public key as openssl and gcloud write it: the SHA-256 of its 32 bytes.
+
+    Raises:
+        InvalidRequest: it is no Ed25519 key.
+    """
+    try:
+        key = load_pem_public_key(pem)
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, Ed25519PublicKey):
+        raise InvalidRequest("the key's file holds no Ed25519 public key in PEM")
+    return sha256(key.public_bytes_raw()).hexdigest()
 
 
 def verify_statement(statement: Statement) -> None:

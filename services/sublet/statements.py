@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from sublet.errors import InvalidRequest, SubletError
 
-RECEIPT: Final = "dev.sublet.receipt.v1"
+RECEIPT: Final = "dev.sublet.receipt.v2"
 _ALGORITHM: Final = "Ed25519"
 
 
@@ -87,7 +87,8 @@ def parse_statement(text: str) -> Statement:
 
 
 def signed_bytes(kind: str, content: Mapping[str, Any]) -> bytes:
-    return f"{kind}\n".encode() + canonical_json(content)
+    """Kind and digest, however long the content is: who holds the key may take little at a time."""
+    return f"{kind}\n{sha256(canonical_json(content)).hexdigest()}".encode()
 
 
 def canonical_json(value: object) -> bytes:

@@ -116,6 +116,7 @@ class Sweep:
         self._terms = terms
         self._leases = UnfinishedLeases(
             registry=registry,
+            outbox=outbox,
             revocation=revocation,
             runner=runner,
             clock=clock,

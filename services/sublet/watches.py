@@ -7,6 +7,7 @@ from typing import Self
 
 from sublet.errors import InvalidRequest
 from sublet.jobs import TrainingSettings
+from sublet.machines import Machine
 from sublet.names import ModelName, WatchName, check_bucket_name, check_prefix
 
 
@@ -15,11 +16,19 @@ class TrainingTemplate:
     """
     What a new file under the prefix is trained into. Models go under `output_prefix` of the same
     bucket.
+
+    Raises:
+        InvalidRequest: it is to stop early, and holds out no rows to evaluate on.
     """
 
     base_model: ModelName
     settings: TrainingSettings
+    machine: Machine | None = None
     output_prefix: str = "models/"
+
+    def __post_init__(self) -> None:
+        if self.settings.early_stop and not self.settings.eval_auto_carveout:
+            raise InvalidRequest("got earlyStop without evalAutoCarveout: nothing to stop by")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -85,7 +85,7 @@ def test_a_bucket_that_proves_nothing_is_refused_at_create_with_the_command_that
 )
 def test_a_bad_request_is_400_with_code_3(api, body):
     answer = api.post(f"{ACME}/datasets", body)
-    assert (answer.status_code, answer.json()["code"], answer.json()["details"]) == (400, 3, [])
+    assert (answer.status_code, answer.json()["code"]) == (400, 3)
 
 
 def test_a_job_is_made_and_its_models_name_is_taken(world, dataset, api):
@@ -99,6 +99,13 @@ def test_a_job_is_made_and_its_models_name_is_taken(world, dataset, api):
     assert api.get(f"{ACME}/models/m").json()["state"] == "UPLOADING"
     again = api.post(f"{ACME}/supervisedFineTuningJobs", SFT)
     assert (again.status_code, again.json()["code"]) == (409, 6)
+
+
+def test_a_job_without_a_callers_id_is_another_one_each_time(dataset, api):
+    """Nobody can tell a repeat from a wish for two, so clients of ours make up the id."""
+    body = {name: value for name, value in SFT.items() if name != "outputModel"}
+    made = {api.post(f"{ACME}/supervisedFineTuningJobs", body).json()["name"] for _ in range(2)}
+    assert len(made) == 2
 
 
 def test_a_job_with_a_callers_id_can_be_asked_for_again(dataset, api):

@@ -31,6 +31,7 @@ NEW_WATCH = {"watchId": "new", "watch": {"bucket": "acme-data", "prefix": "in/"}
 # is what they get for one that is not there.
 OPERATIONS = [
     ("get account", "GET", "", None, "auci", 200, None),
+    ("change account", "PATCH", "", {"alwaysOn": True}, "a", 200, None),
     ("list datasets", "GET", "/datasets", None, "auc", 200, None),
     ("get dataset", "GET", "/datasets/{d}", None, "auc", 200, 404),
     ("create dataset", "POST", "/datasets", NEW_DATASET, "auc", 200, None),
@@ -67,8 +68,30 @@ OPERATIONS = [
     ("verify dataset", "POST", "/datasets/{d}:verify", {}, "auc", 200, 404),
     ("change watch", "PATCH", "/watches/{w}", {"enabled": False}, "au", 200, 404),
     ("delete watch", "DELETE", "/watches/{w}", None, "au", 200, 404),
-    ("reinforce", "POST", "/rlorTrainerJobs", STEP, "auc", 501, None),
-    ("prefer", "POST", "/dpoJobs", STEP, "auc", 501, None),
+    ("reinforce", "POST", "/rlorTrainerJobs", STEP, "auc", 400, None),
+    ("execute a step", "POST", "/rlorTrainerJobs/j:executeTrainStep", {}, "auc", 501, None),
+    ("prefer", "POST", "/dpoJobs", STEP, "auc", 400, None),
+    ("get metrics", "GET", "/dpoJobs/j:getMetricsFileEndpoint", None, "auc", 501, None),
+    *(
+        (
+            f"{what} of {jobs}",
+            method,
+            f"/{jobs}{path}",
+            body,
+            able,
+            own,
+            404 if "{" in path else None,
+        )
+        for jobs in ("rlorTrainerJobs", "dpoJobs")
+        for what, method, path, body, able, own in (
+            ("list", "GET", "", None, "auc", 200),
+            ("get", "GET", "/{j}", None, "auc", 404),
+            ("receipt", "GET", "/{j}:receipt", None, "auc", 404),
+            ("cancel", "POST", "/{j}:cancel", {}, "auc", 404),
+            ("resume", "POST", "/{j}:resume", {}, "auc", 404),
+            ("delete", "DELETE", "/{j}", None, "au", 404),
+        )
+    ),
     *(
         (f"{method} {path}", method, path, None, "auci", 501, None)
         for collection in USE

@@ -1,5 +1,7 @@
 """What becomes of datasets, jobs and models after they were made: renamed, resumed, deleted."""
 
+from dataclasses import replace
+
 import pytest
 
 from sublet.datasets import Dataset
@@ -198,9 +200,6 @@ def test_deleting_a_job_leaves_its_model_and_its_leases(trained, world, api):
 @pytest.mark.parametrize(
     "field",
     [
-        {"evaluationDataset": "d"},
-        {"evalAutoCarveout": True},
-        {"earlyStop": True},
         {"batchSizeSamples": 8},
         {"gradientAccumulationSteps": 4},
         {"jinjaTemplate": "{{ messages }}"},
@@ -218,7 +217,7 @@ def test_a_setting_that_no_trainer_honours_is_refused_and_not_dropped(dataset, a
 
 
 def test_neutral_values_of_such_settings_are_echoed(dataset, api):
-    neutral = {"earlyStop": False, "gradientAccumulationSteps": 1, "batchSizeSamples": 0}
+    neutral = {"gradientAccumulationSteps": 1, "batchSizeSamples": 0}
     unshown = {"wandbConfig": {"enabled": False}, "awsS3Config": {}, "mtpEnabled": False}
     answer = api.post(JOBS, {**SFT, **neutral, **unshown}).json()
     assert {name: answer[name] for name in neutral} == neutral
@@ -258,10 +257,130 @@ def test_continuing_shows_field_stored_and_given_value(trained, api):
     assert "batch_size" not in message
 
 
-def test_continuing_with_equal_settings_says_that_the_trainer_cannot_yet(trained, api):
-    answer = api.post(JOBS, {"dataset": "d", "warmStartFrom": "accounts/acme/models/m"})
-    assert (answer.status_code, answer.json()["code"]) == (501, 12)
-    assert "accounts/fireworks/models/tiny-random" in answer.json()["message"]
+def test_continuing_takes_the_settings_of_the_adapter_and_reads_its_tensors(trained, world, api):
+    body = {"dataset": "d", "warmStartFrom": "accounts/acme/models/m", "outputModel": "n"}
+    made = api.post(f"{JOBS}?supervisedFineTuningJobId=k", body).json()
+    assert made["warmStartFrom"] == "accounts/acme/models/m" and "baseModel" not in made
+    assert (made["loraRank"], made["epochs"], made["outputModel"].rpartition("/")[2]) == (8, 1, "n")
+    world.advance(minutes=6)  # until no token of an ended lease could be revived
+    world.deliver()
+    reads = api.get(f"{ACME}/leases").json()["leases"]
+    (training,) = [lease for lease in reads if lease.get("job", "").endswith("/k")]
+    (tensors,) = training["readsBeside"]
+    assert tensors.startswith("gs://acme-data/models/m/epoch-1/adapter_model.safetensors#")
+
+
+def test_an_adapter_whose_tensors_are_not_known_is_not_continued(trained, world, api):
+    model = world.registry.get(Model, ModelName.parse("accounts/acme/models/m"))
+    older = replace(model.record, adapter=replace(model.record.adapter, weights=None))
+    world.registry.commit(model.replaced_by(older))
+    answer = api.post(JOBS, {"dataset": "d", "warmStartFrom": "m"})
+    assert (answer.status_code, answer.json()["code"]) == (400, 3)
+    assert "where its tensors lie" in answer.json()["message"]
+
+
+def test_an_adapter_in_another_bucket_than_the_dataset_is_not_continued(trained, world, api):
+    world.make_bucket("acme-second")
+    world.drop(bucket="acme-second")
+    world.advance(minutes=6)
+    elsewhere = {"datasetId": "e", "dataset": {"externalUrl": "gs://acme-second/data/train.jsonl"}}
+    assert api.post(f"{ACME}/datasets", elsewhere).status_code == 200
+    answer = api.post(JOBS, {"dataset": "e", "warmStartFrom": "m"})
+    assert (answer.status_code, answer.json()["code"]) == (400, 3)
+    assert "register the dataset in gs://acme-data" in answer.json()["message"]
+
+
+def test_an_adapter_that_a_job_continues_is_not_deleted(trained, api):
+    api.post(JOBS, {"dataset": "d", "warmStartFrom": "m", "outputModel": "n"})
+    assert api.call("DELETE", f"{ACME}/models/m").status_code == 400
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held_back(dataset, world, api):
+    world.drop(name="data/held-back.jsonl")
+    body = {"datasetId": "h", "dataset": {"externalUrl": "gs://acme-data/data/held-back.jsonl"}}
+    return api.post(f"{ACME}/datasets", body).json()
+
+
+def test_an_evaluation_dataset_is_read_beside_and_stays_while_the_job_runs(held_back, world, api):
+    body = {**SFT, "evaluationDataset": "h", "earlyStop": True, "epochs": 3}
+    made = api.post(JOBS, body).json()
+    assert made["evaluationDataset"] == "accounts/acme/datasets/h" and made["earlyStop"] is True
+    assert api.call("DELETE", f"{ACME}/datasets/h").status_code == 400
+    world.advance(minutes=6)
+    world.deliver()
+    order = world.container().claim().training
+    assert order.evaluation.version.url == "gs://acme-data/data/held-back.jsonl"
+    receipt = api.get(f"/v1/{made['name']}:receipt").json()
+    checked = {r["externalUrl"] for r in receipt["readings"] if r["purpose"] == "VERIFICATION"}
+    assert checked == {"gs://acme-data/data/train.jsonl", "gs://acme-data/data/held-back.jsonl"}
+    (trained_on,) = [r for r in receipt["readings"] if r["purpose"] == "TRAINING"]
+    assert trained_on["readsBeside"][0]["externalGeneration"] == held_back["externalGeneration"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"evaluationDataset": "d"}, "cannot be evaluated on itself"),
+        ({"evaluationDataset": "accounts/other/datasets/h"}, "evaluationDataset must be of"),
+        ({"evaluationDataset": "h", "evalAutoCarveout": True}, "expected one of them"),
+        ({"earlyStop": True, "epochs": 3}, "nothing to evaluate on"),
+        ({"earlyStop": True, "evalAutoCarveout": True}, "evaluated after each"),
+    ],
+    ids=["itself", "another's", "both", "nothing", "one epoch"],
+)
+def test_an_evaluation_that_cannot_be_is_refused(held_back, api, fields, reason):
+    answer = api.post(JOBS, {**SFT, **fields})
+    assert (answer.status_code, answer.json()["code"]) == (400, 3)
+    assert reason in answer.json()["message"]
+
+
+def test_an_evaluation_dataset_of_other_rows_is_refused(dataset, world, api):
+    row = b'{"prompt": "p", "completion": "c"}\n'
+    world.drop(row * 4, name="data/completions.jsonl")
+    body = {"datasetId": "c", "dataset": {"externalUrl": "gs://acme-data/data/completions.jsonl"}}
+    assert api.post(f"{ACME}/datasets", body).status_code == 200
+    answer = api.post(JOBS, {**SFT, "evaluationDataset": "c"})
+    assert "COMPLETION rows" in answer.json()["message"]
+
+
+def test_the_adapters_shape_is_given_in_pefts_words(dataset, api):
+    shape = {
+        "loraRank": 4,
+        "loraAlpha": 6,
+        "loraDropout": 0.1,
+        "useRslora": True,
+        "useDora": True,
+        "targetModules": ["q_proj", "v_proj"],
+        "dropLongRows": True,
+    }
+    made = api.post(JOBS, {**SFT, **shape}).json()
+    assert {name: made[name] for name in shape} == shape
+    refused = api.post(JOBS, {**SFT, "targetModules": ["q_proj.*"]})
+    assert refused.status_code == 400 and "'q_proj.*'" in refused.json()["message"]
+
+
+def test_the_schedule_of_the_learning_rate_is_one_of_three(dataset, api):
+    asked = {"learningRateScheduler": "linear", "learningRateMinLrRatio": 0.0}
+    made = api.post(JOBS, {**SFT, **asked}).json()
+    assert {name: made[name] for name in asked} == asked
+    refused = api.post(JOBS, {**SFT, "learningRateScheduler": "polynomial"})
+    assert refused.status_code == 400
+    assert "expected one of cosine, linear, constant" in refused.json()["message"]
+
+
+def test_an_alpha_that_is_not_given_is_twice_the_rank(trained, api):
+    assert api.get(f"{JOBS}/j").json()["loraAlpha"] == 16
+    same = {"dataset": "d", "warmStartFrom": "m", "outputModel": "n", "loraAlpha": 16}
+    assert api.post(JOBS, same).status_code == 200
+    other = api.post(JOBS, {**same, "outputModel": "o", "loraAlpha": 8})
+    assert "lora_alpha: stored 16, given 8" in other.json()["message"]
+
+
+# --- models, again --------------------------------------------------------------------------------
 
 
 def test_an_adapter_is_no_base_model_and_a_base_model_no_adapter(trained, world, api):

@@ -52,6 +52,7 @@ def test_a_change_to_what_is_so_already_changes_nothing(watch, world, api):
         ({"trainingTemplate": {"epochs": 0}}, "epochs"),
         ({"trainingTemplate": {"baseModel": "none"}}, "does not exist"),
         ({"trainingTemplate": {"outputPrefix": "in/models/"}}, "overlap"),
+        ({"trainingTemplate": {"earlyStop": True}}, "nothing to stop by"),
     ],
 )
 def test_a_change_that_cannot_be_is_400_and_leaves_the_watch_alone(

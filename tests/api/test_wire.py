@@ -192,7 +192,6 @@ def test_what_passes_says_when_to_ask_again_and_what_does_not_says_nothing(world
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", f"{ACME}/rlorTrainerJobs"),
         ("POST", f"{ACME}/rlorTrainerJobs/j:executeTrainStep"),
         ("GET", f"{ACME}/dpoJobs/j:getMetricsFileEndpoint"),
         ("POST", f"{ACME}/reinforcementFineTuningJobs"),

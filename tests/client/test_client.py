@@ -27,7 +27,6 @@ from sublet import (
     SupervisedFineTuningJob,
     Unauthenticated,
     UnexpectedAnswer,
-    Unimplemented,
     WaitTimedOut,
 )
 from sublet.client.http import api_of_the_environment
@@ -113,8 +112,8 @@ def test_no_field_is_empty_only_because_its_name_on_the_wire_is_another(client, 
     wires = {
         dataset: dataset.to_dict(),
         done: {**done.to_dict(), "warmStartFrom": "", "loss": 0, "tokensPerSecond": 0}
-        | {"etaSeconds": 0},
-        client.account(): client.account().to_dict(),
+        | {"etaSeconds": 0, "evalLoss": 0},
+        client.account(): {**client.account().to_dict(), "challengeLabel": ""},
         done.model(): done.model().to_dict(),
     }
     for resource, wire in wires.items():
@@ -250,9 +249,24 @@ def test_a_model_that_there_is_not_is_refused(client, dataset):
         assert LLM("accounts/acme/models/none", client=client).model
 
 
-def test_reinforcement_is_refused_in_words_until_the_trainer_has_it(llm, dataset):
-    with pytest.raises(Unimplemented, match="rlorTrainerJobs are not offered"):
+def test_rows_for_another_kind_of_job_are_refused_in_words(llm, dataset):
+    with pytest.raises(FailedPrecondition, match=r"CHAT rows.*use supervisedFineTuningJobs"):
         llm.reinforcement_step(dataset=dataset, output_model="improved")
+    with pytest.raises(FailedPrecondition, match="trains on PREFERENCE"):
+        llm.create_dpo_job(dataset=dataset, loss_method="DPO", beta=0.2)
+
+
+# --- the account ----------------------------------------------------------------------------------
+
+
+def test_an_account_chooses_its_settings(client):
+    assert not client.account().always_on
+    assert client.update_account(always_on=True).always_on
+    challenged = client.update_account(challenge_required=True)
+    assert challenged.always_on and challenged.challenge_required
+    assert client.account(bucket="acme-data").challenge_label.startswith("sublet-challenge=")
+    with pytest.raises(AccessDenied, match="only the operator"):
+        client.update_account(challenge_required=False)
 
 
 # --- which control plane --------------------------------------------------------------------------

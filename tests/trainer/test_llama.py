@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from references import AutoConfig, AutoModelForCausalLM
 
 from sublet.errors import FailedPrecondition
 from sublet_trainer import llama
@@ -167,6 +167,6 @@ def test_the_base_alone_is_what_the_model_is_without_its_adapter(models):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter)
     assert not torch.equal(model.log_probs(row), untrained)
-    with model.as_base():
+    with model.as_reference():
         torch.testing.assert_close(model.log_probs(row), untrained, rtol=0, atol=0)
     assert not torch.equal(model.log_probs(row), untrained)

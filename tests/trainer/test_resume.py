@@ -1,6 +1,5 @@
 """Stopped anywhere and taken up again, a training ends with the same bits."""
 
-import json
 import random
 import signal
 import time
@@ -10,11 +9,6 @@ import pytest
 from sublet_trainer.stops import Interruption
 
 SETTINGS = {"batch_size": 300, "epochs": 4, "lora_rank": 4, "learning_rate": 3e-3, "seed": 1}
-
-
-def losses(world, epoch):
-    lines = world.content(f"epoch-{epoch}/metrics.jsonl").splitlines()
-    return [json.loads(line)["loss"] for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +43,16 @@ def killed(world, zygote, fault, *, attempt, num_steps, num_requests):
     attempt_of = {"CLOUD_RUN_TASK_ATTEMPT": str(attempt), "SUBLET_CHECKPOINT_EVERY_S": "0"}
     process = zygote.fork(world.environ(**attempt_of))
     forked.append(process)
-    exit_code = process.wait()
+    exit_codes = process.wait()
     world.faults.clear()
-    return exit_code == -signal.SIGKILL
+    return exit_codes == [-signal.SIGKILL]
 
 
 def test_killed_at_five_random_points_it_ends_with_the_bits_of_an_undisturbed_one(
     long_world, undisturbed, zygote, fault, capfd
 ):
     """Whatever is on its way: a heartbeat, a read, an identity token, half a checkpoint."""
-    world, most = long_world, len(losses(undisturbed, 1)) // 5
+    world, most = long_world, len(undisturbed.losses()) // 5
     assert most > 1
     points = [(random.randrange(most), random.randrange(6)) for _ in range(4)]
     points.append((most - 1, random.randrange(6)))  # so that there is something to resume
@@ -75,22 +69,24 @@ def test_killed_at_five_random_points_it_ends_with_the_bits_of_an_undisturbed_on
     assert world.train(CLOUD_RUN_TASK_ATTEMPT="5") == 0
     assert '"message": "resumed"' in capfd.readouterr().out
     assert world.adapter(epoch=world.epoch) == undisturbed.adapter()
-    assert losses(world, world.epoch) == losses(undisturbed, 1)
+    assert world.losses(world.epoch) == undisturbed.losses()
 
 
-def test_sigterm_leaves_a_checkpoint_from_which_the_same_bits_are_reached(long_world, undisturbed):
+def test_sigterm_leaves_a_checkpoint_from_which_the_same_bits_are_reached(
+    long_world, undisturbed, zygote
+):
     world = long_world
-    process = world.start()
+    attempt = zygote.fork(world.environ())
     world.wait_until(lambda: any(one.progress and one.progress.step for one in world.heartbeats))
     asked_at = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    attempt.terminate()
+    assert attempt.wait() == [143]
     assert time.monotonic() - asked_at < 10
     assert world.created == [world.checkpoint]
     assert world.endings == []
     assert world.train(CLOUD_RUN_TASK_ATTEMPT="1") == 0
     assert world.adapter(epoch=2) == undisturbed.adapter()
-    assert losses(world, 2) == losses(undisturbed, 1)
+    assert world.losses(2) == undisturbed.losses()
     assert world.manifest["trained"] == undisturbed.manifest["trained"]
 
 
@@ -106,10 +102,10 @@ def test_interrupted_after_every_single_step_it_still_reaches_the_same_bits(
         attempt = {"CLOUD_RUN_TASK_ATTEMPT": str(len(exit_codes)), "SUBLET_CHECKPOINT_EVERY_S": "0"}
         exit_codes.append(world.train(interruption, **attempt))
         world.faults.clear()
-    num_steps = len(losses(undisturbed, 1))
+    num_steps = len(undisturbed.losses())
     assert exit_codes == [143] * (num_steps - 1) + [0]
     assert world.adapter(epoch=num_steps) == undisturbed.adapter()
-    assert losses(world, num_steps) == losses(undisturbed, 1)
+    assert world.losses(num_steps) == undisturbed.losses()
 
 
 def test_a_checkpoint_of_other_settings_is_not_used(long_world, undisturbed):

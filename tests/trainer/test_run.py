@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.metadata import version
+from xml.etree import ElementTree as ET
 
 import pytest
 import torch
-from peft import PeftModel
+from references import AutoModelForCausalLM, AutoTokenizer, PeftModel
 from trainer_world import PREFIX, chat, jsonl
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sublet_trainer import storage
 
@@ -81,6 +82,107 @@ def test_training_lowers_the_loss_and_heartbeats_tell_of_it(world):
 def test_the_receipt_counts_every_byte_of_the_dataset_that_was_read(world):
     assert world.train() == 0
     assert only_ending(world).bytes_read == world.size_bytes
+
+
+# --- the card and the plot ------------------------------------------------------------------------
+
+
+def test_the_model_card_says_what_was_trained_on_what_and_quotes_no_row(world):
+    world.settings = replace(world.settings, lora_rank=32, lora_dropout=0.1)
+    assert world.train() == 0
+    card = world.content("epoch-1/README.md").decode()
+    _, front_matter, body = card.split("---\n", 2)
+    assert "base_model: accounts/fireworks/models/tiny-random\n" in front_matter
+    assert "library_name: peft\n" in front_matter
+    assert f"`gs://acme-data/in/rows.jsonl#{world.reads.generation}`" in body
+    assert "24 rows, of which 0 were cut" in body
+    assert f"| loss of the last step | {world.manifest['last_step']['loss']:.4f} |" in body
+    assert "| lora_dropout | 0.1 |" in body
+    assert "--max-lora-rank 32" in body
+    assert "What is" not in card
+    assert "![Loss by step](loss.svg)" in body
+
+
+def test_a_dora_adapters_card_says_that_vllm_does_not_load_it(world):
+    world.settings = replace(world.settings, use_dora=True, epochs=1)
+    assert world.train() == 0
+    assert "which vLLM does not load" in world.content("epoch-1/README.md").decode()
+
+
+def test_the_loss_plot_is_an_image_of_every_step(world):
+    assert world.train() == 0
+    plot = ET.fromstring(world.content("epoch-1/loss.svg"))  # noqa: S314  what we wrote ourselves
+    (line,) = plot.findall("{http://www.w3.org/2000/svg}polyline")
+    points = [tuple(map(float, point.split(","))) for point in line.get("points").split()]
+    losses = [
+        json.loads(one)["loss"] for one in world.content("epoch-1/metrics.jsonl").splitlines()
+    ]
+    assert len(points) == len(losses)
+    lowest_on_the_page = max(range(len(points)), key=lambda place: points[place][1])
+    assert lowest_on_the_page == losses.index(min(losses))
+
+
+# --- rows that are too long -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("drops", "counted"), [(False, "num_truncated"), (True, "num_dropped")])
+def test_rows_that_are_too_long_are_cut_or_dropped_as_set_and_counted(world, drops, counted):
+    world.settings = replace(world.settings, max_context_length=60, drops_long_rows=drops)
+    world.put("in/rows.jsonl", jsonl([chat(f"{n}?", "yes " * n) for n in range(3, 12)]))
+    assert world.train() == 0
+    rows = world.manifest["dataset"]["rows"]
+    long = {"num_truncated": 0, "num_dropped": 0, counted: 2}
+    assert rows == rows | {"num_rows": 9, **long}
+
+
+def test_rows_that_are_all_too_long_fail_the_job_and_say_so(world):
+    world.settings = replace(world.settings, max_context_length=16, drops_long_rows=True)
+    assert world.train() == 0
+    assert only_ending(world).code == "INVALID_ARGUMENT"
+    assert "24 of 24 rows were dropped as longer than 16 tokens" in only_ending(world).message
+
+
+# --- training an adapter further ------------------------------------------------------------------
+
+
+def test_an_adapter_is_trained_further_from_where_it_was(world, new_world):
+    assert world.train() == 0
+    further = new_world(world.models)
+    further.put("out/job-0/adapter_model.safetensors", world.adapter())
+    further.starts_from = further.pinned("out/job-0/adapter_model.safetensors")
+    further.base_sha256 = only_ending(world).adapter.base_sha256
+    assert further.train() == 0
+    assert further.losses()[0] < world.losses()[0] - 1  # it goes on, and does not begin anew
+    assert further.manifest["started_from"]["weights"]["version"]["generation"] == str(
+        further.starts_from.version.generation
+    )
+    expected = further.size_bytes + further.starts_from.size_bytes
+    assert only_ending(further).bytes_read == expected
+    written = only_ending(world).adapter.weights
+    assert written.version.url == "gs://acme-data/out/job-1/epoch-1/adapter_model.safetensors"
+    assert written.size_bytes == len(world.adapter())
+
+
+def test_an_adapter_is_not_trained_further_around_other_weights_than_its_own(world):
+    """The operator put another model under the same name."""
+    world.put("out/job-0/adapter_model.safetensors", b"tensors")
+    world.starts_from = world.pinned("out/job-0/adapter_model.safetensors")
+    world.base_sha256 = "0" * 64
+    assert world.train() == 0
+    assert only_ending(world).code == "FAILED_PRECONDITION"
+    assert f"expected {'0' * 64}" in only_ending(world).message
+
+
+def test_an_adapter_that_is_gone_fails_the_job_before_a_row_is_read(world, monkeypatch):
+    monkeypatch.setattr(storage, "REFUSAL_PAUSES_S", (0, 0))
+    world.put("out/job-0/adapter_model.safetensors", b"tensors")
+    world.starts_from = world.pinned("out/job-0/adapter_model.safetensors")
+    world.put("out/job-0/adapter_model.safetensors", b"overwritten")
+    assert world.train() == 0
+    assert not only_ending(world).is_success
+    assert "job-0/adapter_model.safetensors generation" in only_ending(world).message
+    assert "overwritten or deleted" in only_ending(world).message
+    assert world.reads_of_dataset == []
 
 
 # --- the pinned generation ------------------------------------------------------------------------
@@ -202,10 +304,10 @@ def test_of_two_attempts_that_finish_together_the_first_manifest_wins(world, fau
     del world.objects[f"{PREFIX}manifest.json"], world.live[f"{PREFIX}manifest.json"]
 
     def other_writes_first():
-        if len([one for one in world.created if "epoch-2" in one]) == 5:
+        if len([one for one in world.created if "epoch-2" in one]) == 7:
             world.put(f"{PREFIX}manifest.json", other)
 
-    fault("POST", "uploadType=multipart", before=other_writes_first, times=6)
+    fault("POST", "uploadType=multipart", before=other_writes_first, times=8)
     assert world.train(CLOUD_RUN_TASK_ATTEMPT="1") == 0
     assert only_ending(world).adapter.folder == f"{PREFIX}epoch-1/"
     assert world.content("manifest.json") == other

@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from references import AutoModelForCausalLM, PeftModel
 
 from sublet.errors import InvalidRequest
 from sublet.jobs import TrainingSettings
@@ -24,6 +23,7 @@ from sublet_trainer.failures import OutOfMemory
 from sublet_trainer.loss import CHUNK, log_probs
 from sublet_trainer.objectives import Supervised
 from sublet_trainer.packing import pack
+from sublet_trainer.ranks import Alone
 from sublet_trainer.training import TrainingState, learning_rate, new_optimiser, train
 
 BASE = ModelName.parse("accounts/fireworks/models/tiny-random")
@@ -63,7 +63,7 @@ def loss_and_gradient(model, some_documents, *, capacity=10_000, recomputes=Fals
         parameter.grad = None
     total = 0.0
     for row in pack(some_documents, capacity=capacity, device=model.device):
-        loss = Supervised().loss_sum(model, row, recomputes=recomputes)
+        loss = Supervised().row_loss(model, row, recomputes=recomputes).loss
         loss.backward()
         total += loss.item()
     gradient = torch.cat([one.grad.flatten() for one in model.parameters().values()])
@@ -204,12 +204,13 @@ def run_loop(model, tokeniser, settings, rows=ROWS, objective=None):
     train(
         model,
         optimiser,
-        corpus,
+        corpus.steps(state.position),
         state,
         settings,
         objective or Supervised(),
+        ranks=Alone(),
         check=lambda: None,
-        after_step=lambda: None,
+        after_step=lambda: False,
     )
     return state
 
@@ -272,7 +273,7 @@ def test_a_loss_that_is_no_number_ends_the_job_and_names_step_lines_and_what_to_
 class Greedy(Supervised):
     """Asks for more memory than any machine has, as a row does that is too long."""
 
-    def loss_sum(self, model, row, *, recomputes):  # noqa: ARG002  the protocol has them
+    def row_loss(self, model, row, *, recomputes):  # noqa: ARG002  the protocol has them
         return torch.empty(2**50).sum()
 
 
@@ -293,3 +294,14 @@ def test_the_learning_rate_warms_up_and_falls_to_a_tenth():
     assert shares[4:15] == sorted(shares[4:15], reverse=True)
     assert shares[9] == pytest.approx(0.55)
     assert shares[14:] == pytest.approx([0.1] * 6)
+
+
+def test_the_learning_rate_falls_by_the_schedule_that_is_set():
+    def shares(**changes):
+        settings = replace(SETTINGS, learning_rate=0.1, learning_rate_warmup_steps=2, **changes)
+        return [learning_rate(step, 7, settings) / 0.1 for step in range(8)]
+
+    linear = shares(learning_rate_scheduler="linear", learning_rate_min_lr_ratio=0.2)
+    assert linear == pytest.approx([0.5, 1, 1, 0.8, 0.6, 0.4, 0.2, 0.2])
+    assert shares(learning_rate_scheduler="constant") == pytest.approx([0.5, *[1] * 7])
+    assert shares(learning_rate_min_lr_ratio=0.0)[6] == pytest.approx(0)

@@ -1,14 +1,16 @@
 """The receipt: signed when every access is refused, and put beside the model in its bucket."""
 
 import json
+from hashlib import sha256
 
 import pytest
+from memory_world import TRAINER
 
 from sublet.audit import AuditEntry
 from sublet.delivery import SignedReceipt
 from sublet.errors import AccessDenied, InvalidRequest, NotFound, TryAgain
 from sublet.jobs import Job
-from sublet.leases import Lease, LeaseState
+from sublet.leases import Lease, LeaseState, LeaseTerms
 from sublet.names import ObjectVersion
 from sublet.ports import ExecutionState
 from sublet.signing import verify_statement
@@ -65,6 +67,26 @@ def test_the_owner_finds_the_signed_receipt_beside_the_model(world, trainer, in_
     assert training["proof"]["answers"] == "read: 401, create: 401"
     assert training["tokens"][0]["mintTime"] <= training["mintingStopTime"]
     assert trainer.tokens[0] not in text.decode()
+
+
+def test_it_names_who_held_the_access_with_which_code_and_each_token_by_its_hash(make_world):
+    image = f"registry/sublet-trainer@sha256:{'ab' * 32}"
+    world = make_world(LeaseTerms(trainer_image=image))
+    world.make_account()
+    world.make_bucket()
+    world.watch()
+    world.announce(world.drop())
+    world.deliver()
+    trainer = world.container()
+    trainer.claim()
+    trainer.beat(wants_token=True)
+    trainer.finish()
+    world.deliver()
+    _, training = parse_statement(world.the(SignedReceipt).text).content["readings"]
+    assert (training["image"], training["numTokens"]) == (image, 2)
+    assert training["heldBy"] == f"{TRAINER} in execution-1"
+    hashes = [sha256(token.encode()).hexdigest() for token in trainer.tokens]
+    assert sorted(token["sha256"] for token in training["tokens"]) == sorted(hashes)
 
 
 def test_it_is_written_with_no_credential_that_could_read(world, trainer, in_the_bucket):

@@ -130,6 +130,17 @@ def test_an_account_that_was_deleted_has_no_living_token(world, trainer):
     assert world.lease_of().state is LeaseState.REVOKED
 
 
+def test_a_404_of_the_switch_is_no_end_while_the_token_still_opens(world, trainer):
+    """The name may be wrong, and the account alive under the right one: the probe decides."""
+    world.cloud.missing_accounts.add(world.lease_of().data_account)
+    trainer.finish()
+    with pytest.raises(TryAgain, match="not refused yet"):
+        world.deliver()
+    lease = world.lease_of()
+    assert (lease.state, lease.num_probes) == (LeaseState.REVOKING, 1)
+    assert world.opens(trainer.tokens[0], world.version) == 200
+
+
 def test_a_lease_that_never_minted_ends_without_a_probe(world):
     world.announce(world.drop())
     world.deliver()

@@ -1,5 +1,6 @@
 """Who gets a token, for what, for how long; and that nobody else ever does."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,12 +8,12 @@ import pytest
 from sublet.datasets import Status
 from sublet.errors import AccessDenied, Conflict, FailedPrecondition, NotFound, TryAgain
 from sublet.events import TrainingFinished
-from sublet.handover import Claim
-from sublet.jobs import Job, JobState, Progress
+from sublet.handover import Claim, TrainedAdapter
+from sublet.jobs import Job, JobState, PinnedObject, Progress
 from sublet.leases import DataAccount, Lease, LeaseState
 from sublet.models import Model, ModelState
-from sublet.names import Email, LeaseName, ObjectVersion
-from sublet.training_runs import Outcome
+from sublet.names import Email, JobName, LeaseName, ModelName, ObjectVersion
+from sublet.training_runs import JobRequest, Outcome
 
 
 @pytest.fixture
@@ -264,3 +265,62 @@ def test_a_lease_that_does_not_exist_cannot_be_claimed(world):
     broker = world.broker(Email("trainer@platform.iam.gserviceaccount.com"))
     with pytest.raises(NotFound):
         broker.claim(LeaseName.parse("accounts/acme/leases/ls-none"), Claim(execution="e"))
+
+
+# --- what is read beside the dataset --------------------------------------------------------------
+
+
+@pytest.fixture
+def continuing(world, trainer, version):
+    """A job that trains the first one's adapter further, its container started."""
+    trainer.claim()
+    trainer.finish()
+    first = world.the(Job)
+    world.cloud.put("acme-data", trainer.weights().version.object, b"tensors")
+    world.cloud.put("acme-data", f"{first.output.prefix}epoch-1/README.md", b"card")
+    request = JobRequest(
+        name=JobName.of(first.name.account, "further"),
+        dataset=first.dataset,
+        warm_start_from=first.output_model,
+        output_model=ModelName.of(first.name.account, "further"),
+        settings=first.settings,
+        created_by="owner",
+    )
+    world.training_runs.request(request)
+    world.advance(minutes=6)
+    world.deliver()
+    return world.container("execution-2")
+
+
+def test_a_continued_adapters_tensors_are_read_and_nothing_beside_them(world, continuing, version):
+    assignment = continuing.claim()
+    (tensors,) = assignment.reads_beside
+    assert assignment.training.starts_from.version == tensors
+    assert assignment.training.base_sha256 == "b" * 64
+    token = assignment.token.secret
+    assert (world.opens(token, version), world.opens(token, tensors)) == (200, 200)
+    card = replace(tensors, object=tensors.object.replace("adapter_model.safetensors", "README.md"))
+    longer = replace(tensors, object=f"{tensors.object}.bak")
+    assert (world.opens(token, card), world.opens(token, longer)) == (403, 403)
+    write = world.cloud.status_of(token, "storage.objects.create", "acme-data", tensors.object)
+    assert write == 403
+
+
+def test_the_end_of_access_is_tried_on_everything_that_was_read(world, continuing):
+    continuing.claim()
+    continuing.finish()
+    world.deliver()
+    lease = world.registry.get(Lease, continuing.lease).record
+    assert lease.state is LeaseState.REVOKED
+    assert "read beside 1: 401" in lease.last_probe.answers
+
+
+def test_tensors_outside_of_its_output_cannot_be_named_by_a_trainer(world, trainer, version):
+    """A later job would read what they are: somebody else's rows, with its owner's right."""
+    trainer.claim()
+    theirs = PinnedObject(version=version, crc32c="AAAAAA==", size_bytes=1)
+    lie = TrainedAdapter(folder="models/m/", rank=8, target_modules=("q_proj",), weights=theirs)
+    trainer.finish(adapter=lie)
+    assert world.the(Job).state is JobState.FAILED
+    assert "not under the output prefix" in world.the(Job).status.message
+    assert world.all(Model)[-1].name.account.id == "fireworks"  # the model's name is free again

@@ -2,9 +2,11 @@
 
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from sublet.account_settings import AccountSettings
 from sublet.accounts import Account
 from sublet.buckets import PinnedBucket
 from sublet.datasets import Dataset, DatasetState
@@ -64,9 +66,10 @@ def test_a_prefix_is_the_account_s_that_proved_it_first(world, rival):
 
 def test_the_owner_of_the_bucket_can_give_a_prefix_to_another_account(world, rival):
     world.announce(world.drop())
-    stored = world.registry.get(Account, RIVAL)
-    challenged = replace(stored.record, challenge_nonce="nonce")
-    world.registry.commit(stored.replaced_by(challenged))
+    with pytest.raises(AccessDenied, match="run: sublet update account --require-challenge"):
+        register(world, "data/train.jsonl")
+    settings = AccountSettings(world.registry, world.clock)
+    challenged = settings.change_own(RIVAL, challenge_required=True)
     with pytest.raises(AccessDenied, match="sublet-challenge"):
         register(world, "data/train.jsonl")
     bucket = world.cloud.buckets["acme-data"]
@@ -88,6 +91,23 @@ def test_a_bucket_made_again_quarantines_its_datasets_when_it_is_seen(world):
     assert "quarantined" in aside.status.message and "created_at was" in aside.status.message
     with pytest.raises(FailedPrecondition, match="quarantined"):
         world.training_runs._usable_dataset(first.name)
+
+
+@pytest.mark.parametrize(
+    ("part", "other"),
+    [("project_number", 43), ("location", "EU"), ("created_at", datetime(2020, 1, 1, tzinfo=UTC))],
+)
+def test_a_bucket_that_differs_in_any_part_of_its_identity_is_another_one(
+    world, trainer, part, other
+):
+    """Before each token, and at the end: by then it may be somebody else's."""
+    bucket = world.cloud.buckets["acme-data"]
+    bucket.metadata = replace(bucket.metadata, **{part: other})
+    with pytest.raises(AccessDenied, match=f"not the bucket that was verified: {part} was"):
+        trainer.beat(wants_token=True)
+    trainer.finish()
+    assert f"{part} was" in world.the(Job).status.message
+    assert world.the(Job).state is JobState.FAILED
 
 
 def test_a_dataset_of_another_bucket_stays_in_use(world):

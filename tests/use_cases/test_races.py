@@ -112,3 +112,19 @@ def test_a_lease_whose_end_was_not_proved_is_tried_until_it_is(world, trainer):
     world.advance(minutes=10)
     assert world.sweep.run().repairs["end proved"] == 1
     assert world.lease_of().state is LeaseState.REVOKED
+
+
+def test_a_holder_who_is_fenced_while_it_finishes_has_no_say(world, trainer):
+    """Seed 25346: the next try claimed the lease after its last heartbeat, and its job was over."""
+    get = world.data_accounts.get
+
+    def taken_over_meanwhile(email):
+        world.data_accounts.get = get
+        world.container(attempt=1).claim()
+        return get(email)
+
+    world.data_accounts.get = taken_over_meanwhile
+    with pytest.raises(Conflict):
+        trainer.finish()
+    assert world.lease_of().state is LeaseState.ACTIVE
+    assert world.the(Job).state is JobState.RUNNING

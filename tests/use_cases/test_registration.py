@@ -152,7 +152,7 @@ def test_every_byte_is_read_under_a_lease_that_ends_right_after(world):
 def test_the_registration_waits_rather_than_revive_a_token(world):
     for number in range(2):
         world.announce(world.drop(name=f"data/{number}.jsonl"))
-    with pytest.raises(TryAgain, match="revive"):
+    with pytest.raises(TryAgain, match="until its last token has died"):
         world.announce(world.drop(name="data/2.jsonl"))
     world.advance(seconds=71)
     assert world.announce(world.drop(name="data/2.jsonl")).state is DatasetState.READY

@@ -208,6 +208,7 @@ def test_a_container_without_a_living_lease_is_cancelled_once_it_is_old_enough(w
 
 
 def test_the_second_container_of_a_job_is_cancelled_and_the_first_one_is_not(world, running):
+    world.runner.is_seen_late = True
     second = world.runner.start(world.the(Job).name, running.lease)
     for _ in range(6):
         world.advance(minutes=1)

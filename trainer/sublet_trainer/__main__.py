@@ -2,7 +2,8 @@
 The trainer's process: environment, signals, exit codes. Claims the lease before it imports anything
 heavy, so that the second of two executions is gone in a fraction of a second without having read a
 byte, and ends the job with a message for its user whatever goes wrong: never quoting the data, not
-even when the fault is a bug of ours.
+even when the fault is a bug of ours. Where there are several devices it is as many processes, of
+which the first does all this, and the others follow it.
 """
 
 import os
@@ -13,13 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from traceback import walk_tb
-from typing import Final, Self
+from typing import Self
 
-from sublet.errors import InvalidRequest, SubletError, TryAgain
+from sublet.errors import InvalidRequest, TryAgain
 from sublet.handover import Claim, TrainedAdapter
 from sublet.names import LeaseName
 from sublet_trainer.broker import Broker
+from sublet_trainer.defects import described
+from sublet_trainer.launch import Rank, num_processes, torchrun_arguments
 from sublet_trainer.lease import HeldLease
 from sublet_trainer.logs import ERROR, INFO, log
 from sublet_trainer.stops import BrokerSilent, Interruption, Stop
@@ -37,6 +39,7 @@ class Environment:
     metadata_host: str
     storage_url: str
     checkpoint_every: timedelta
+    rank: Rank | None
 
     @classmethod
     def parse(cls, environ: Mapping[str, str]) -> Self:
@@ -57,6 +60,7 @@ class Environment:
             metadata_host=environ.get("GCE_METADATA_HOST") or "metadata.google.internal",
             storage_url=storage if "://" in storage else f"http://{storage}",
             checkpoint_every=timedelta(seconds=_number(environ, "SUBLET_CHECKPOINT_EVERY_S", 600)),
+            rank=Rank.parse(environ),
         )
 
 
@@ -71,16 +75,10 @@ def main(environ: Mapping[str, str], interruption: Interruption) -> int:
     """Run one attempt; return the exit code. What each means is in sublet_trainer.stops."""
     try:
         environment = Environment.parse(environ)
-        broker = Broker(
-            url=environment.broker_url,
-            metadata_host=environment.metadata_host,
-            lease=environment.lease,
-        )
-        claim = Claim(execution=environment.execution, attempt=environment.attempt)
-        assignment = broker.claim(claim, wait=interruption.wait)
-        log(INFO, "lease claimed", lease=environment.lease, epoch=assignment.epoch)
-        with HeldLease(broker, assignment) as lease:
-            _train_and_finish(lease, interruption, environment)
+        if environment.rank and environment.rank.index:
+            _follow(environment.rank, interruption, environment)
+        else:
+            _lead(interruption, environment)
     except Stop as stop:
         severity = INFO if stop.exit_code in (0, 143) else ERROR
         log(severity, str(stop), because=type(stop).__name__)
@@ -88,13 +86,37 @@ def main(environ: Mapping[str, str], interruption: Interruption) -> int:
     except TryAgain as fault:
         log(ERROR, str(fault), because=type(fault).__name__)
         return BrokerSilent.exit_code
-    except InvalidRequest as problem:
-        log(ERROR, str(problem))
-        return 1
-    except Exception as bug:  # noqa: BLE001  as below, but the broker could not be told
-        log(ERROR, _described(bug)[1])
+    except Exception as problem:  # noqa: BLE001  as below, but the broker could not be told
+        log(ERROR, described(problem)[1])
         return 1
     return 0
+
+
+def _lead(interruption: Interruption, environment: Environment) -> None:
+    broker = Broker(
+        url=environment.broker_url,
+        metadata_host=environment.metadata_host,
+        lease=environment.lease,
+    )
+    claim = Claim(execution=environment.execution, attempt=environment.attempt)
+    try:
+        assignment = broker.claim(claim, wait=interruption.wait)
+    except Stop:
+        if environment.rank:
+            from sublet_trainer.group import dismiss_others  # noqa: PLC0415  heavy
+
+            dismiss_others(environment.rank)
+        raise
+    log(INFO, "lease claimed", lease=environment.lease, epoch=assignment.epoch)
+    with HeldLease(broker, assignment) as lease:
+        _train_and_finish(lease, interruption, environment)
+
+
+def _follow(rank: Rank, interruption: Interruption, environment: Environment) -> None:
+    _prepare_for_torch()
+    from sublet_trainer.follower import follow  # noqa: PLC0415  as heavy as run
+
+    follow(rank, interruption, models=environment.models)
 
 
 def _train_and_finish(
@@ -110,10 +132,8 @@ def _train_and_finish(
         adapter = _train(lease, interruption, environment)
     except (Stop, TryAgain):
         raise
-    except SubletError as failure:
-        code, message = failure.reason, str(failure)
-    except Exception as bug:  # noqa: BLE001  its text may quote a row: only type and place go out
-        code, message = _described(bug)
+    except Exception as failure:  # noqa: BLE001  of our own errors the words go out, no others'
+        code, message = described(failure)
     else:
         lease.finish(adapter=adapter)
         return
@@ -125,43 +145,47 @@ def _train(
     lease: HeldLease, interruption: Interruption, environment: Environment
 ) -> TrainedAdapter:
     interruption.check()
-    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
-    # Threads that spin while they wait for one that has no core now: measured 8 times the CPU time.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    warnings.simplefilter("ignore", FutureWarning)  # libraries among themselves, not to our users
+    _prepare_for_torch()
     from sublet_trainer.run import run  # noqa: PLC0415  seconds of imports, heartbeats running
 
     interruption.check()
     return run(
         lease,
         interruption,
+        rank=environment.rank,
         storage_url=environment.storage_url,
         models=environment.models,
         checkpoint_every=environment.checkpoint_every,
     )
 
 
-_OURS: Final = ("sublet", "sublet_trainer")
+def _prepare_for_torch() -> None:
+    """What has to be said before it is imported."""
+    os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
+    # Threads that spin while they wait for one that has no core now: measured 8 times the CPU time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.simplefilter("ignore", FutureWarning)  # libraries among themselves, not to our users
 
 
-def _described(bug: BaseException) -> tuple[str, str]:
-    """A gRPC code and a message that holds nothing of the exception's text."""
-    kind = type(bug).__name__
-    if kind in ("MemoryError", "OutOfMemoryError"):
-        return "RESOURCE_EXHAUSTED", (
-            "the trainer ran out of memory; lower max_context_length, or train on a larger machine"
-        )
-    places = [
-        f"{Path(frame.f_code.co_filename).name}:{line}"
-        for frame, line in walk_tb(bug.__traceback__)
-        if frame.f_globals.get("__name__", "").partition(".")[0] in _OURS
-    ]
-    place = places[-1] if places else "a place outside it"
-    return "INTERNAL", f"the trainer failed with {kind} at {place}; this is a bug of sublet"
-
-
-if __name__ == "__main__":
+def heed_signals() -> Interruption:
+    """Have SIGTERM and SIGINT end the work at the next place where it can be left."""
     interruption = Interruption()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, interruption.request)
-    sys.exit(main(os.environ, interruption))
+    return interruption
+
+
+def start() -> int:
+    """Be the one process, or one of several, or become the launcher of those."""
+    try:
+        arguments = torchrun_arguments(os.environ, processes=num_processes(os.environ))
+    except InvalidRequest as problem:
+        log(ERROR, str(problem))
+        return 1
+    if arguments:
+        os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606  ourselves, no shell
+    return main(os.environ, heed_signals())
+
+
+if __name__ == "__main__":
+    sys.exit(start())

@@ -6,7 +6,7 @@ slower there on documents of some hundred tokens, most of all backward. Nothing 
 kept for the backward pass, which makes the probabilities again.
 
 Shapes: T tokens of a row, of a document, or of a block; H query heads, K key-value heads, G = H / K
-query heads to a key-value head, D width of a head, S the keys that a block may see.
+query heads to a key-value head, D width of a head, S the keys that a block may see, B sequences.
 """
 
 from collections.abc import Iterator
@@ -37,10 +37,51 @@ class DocumentBounds:
         return cls(lengths, F.pad(ends, (1, 0)))
 
 
+class LayerMemory:
+    """
+    The keys and values of one layer for B sequences of one length, so that their next tokens need
+    not read them anew. For sampling: it has no gradient.
+    """
+
+    def __init__(self, *, limit: int) -> None:
+        self._limit = limit
+        self._num_sequences, self._length = 1, 0
+        self._kept_2BSKD: Tensor | None = None
+
+    def repeat(self, number: int) -> None:
+        """The one sequence so far becomes the beginning of several."""
+        assert self._kept_2BSKD is not None
+        self._num_sequences = number
+        self._kept_2BSKD = self._kept_2BSKD.repeat(1, number, 1, 1, 1)
+
+    def attend(self, query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, scale: float) -> Tensor:
+        """Of the next T / B tokens of each sequence, laid end to end; they are remembered."""
+        apart = (self._num_sequences, -1, *key_TKD.shape[1:])
+        new_2BSKD = torch.stack([key_TKD.view(apart), value_TKD.view(apart)])
+        if self._kept_2BSKD is None:
+            shape = (2, self._num_sequences, self._limit, *key_TKD.shape[1:])
+            self._kept_2BSKD = new_2BSKD.new_empty(shape)
+        is_first, end = self._length == 0, self._length + new_2BSKD.shape[2]
+        self._kept_2BSKD[:, :, self._length : end] = new_2BSKD
+        self._length = end
+        keys_BKSD, values_BKSD = self._kept_2BSKD[:, :, :end].transpose(2, 3)
+        query_BHSD = query_THD.view(self._num_sequences, -1, *query_THD.shape[1:]).transpose(1, 2)
+        output_BHSD = F.scaled_dot_product_attention(
+            query_BHSD, keys_BKSD, values_BKSD, is_causal=is_first, scale=scale, enable_gqa=True
+        )
+        return output_BHSD.transpose(1, 2).reshape(query_THD.shape)
+
+
 def attend(
-    query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, bounds: DocumentBounds, scale: float
+    query_THD: Tensor,
+    key_TKD: Tensor,
+    value_TKD: Tensor,
+    bounds: DocumentBounds | LayerMemory,
+    scale: float,
 ) -> Tensor:
     """softmax(scale * q k') v, each token looking at its own document up to itself; (T, H, D)."""
+    if isinstance(bounds, LayerMemory):
+        return bounds.attend(query_THD, key_TKD, value_TKD, scale)
     if bounds.starts is not None:
         return _attend_varlen(query_THD, key_TKD, value_TKD, bounds, scale)
     output_THD: Tensor = _AttendByDocument.apply(  # type: ignore[no-untyped-call]

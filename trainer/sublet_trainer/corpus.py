@@ -7,9 +7,13 @@ one block (64 MiB of text) is thus read once, kept, and shuffled exactly. A larg
 through, so that a bad row is found before a step is trained, and then again by block in each epoch,
 always at the same generation. Where to go on is three numbers, and going on needs nothing else.
 
-What this does not do: mix documents of different blocks within a step.
+What is shuffled are examples: the documents of a row, which for a group are several, stay together
+in one step. What this does not do: mix documents of different blocks within a step.
 
-Shapes: D documents of a block.
+Where rows are held out for evaluation, they are some of the object's first block, chosen by the
+seed: they are found without reading the rest, and are in memory once, whatever the object's size.
+
+Shapes: E examples of a block.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +27,13 @@ from sublet.errors import FailedPrecondition, InvalidRequest
 from sublet.jobs import TrainingSettings
 from sublet_trainer.blocks import BLOCK_BYTES, Block, BlockReader, RowTally, TokenisedBlock
 from sublet_trainer.documents import Document
+
+HELD_OUT_SHARE: Final = 0.1
+MIN_ROWS_TO_HOLD_OUT: Final = 2
+HOLDING_OUT: Final = 2**32 - 1
+"""Sets its choice apart from every epoch's shuffle."""
+MAX_HELD_OUT: Final = 500
+"""Rows: enough for a mean within a few hundredths of a nat, and seconds to evaluate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +119,27 @@ class Corpus:
         Raises:
             InvalidRequest: there was no step, because no row has anything to learn.
         """
-        if not num_steps:
+        if num_steps:
+            return
+        tally = self.tally
+        if tally.num_without_variance > tally.num_without_supervised_tokens:
             raise InvalidRequest(
-                f"{self._url}: none of {self.tally.num_rows} rows has a token to learn within its "
-                f"first {self._settings.max_context_length}; raise max_context_length, or check "
-                "the rows' weights"
+                f"{self._url}: all rewards are equal inside every one of "
+                f"{tally.num_without_variance} groups, so nothing tells a good sample from a bad "
+                "one; sample more for each prompt, or at a higher temperature, or score more finely"
             )
+        if tally.num_dropped:
+            raise InvalidRequest(
+                f"{self._url}: nothing is left to learn, since {tally.num_dropped} of "
+                f"{tally.num_rows} rows were dropped as longer than "
+                f"{self._settings.max_context_length} tokens; raise max_context_length, or let "
+                "them be cut"
+            )
+        raise InvalidRequest(
+            f"{self._url}: none of {tally.num_rows} rows has a token to learn within its "
+            f"first {self._settings.max_context_length}; raise max_context_length, or check "
+            "the rows' weights"
+        )
 
     def steps(self, position: Position) -> Iterator[StepDocuments]:
         """Every step from `position` on; begun anywhere, it goes on as if it had never stopped."""
@@ -127,21 +153,46 @@ class Corpus:
                 for number in range(first_step, len(batches)):
                     done = (place + (number + 1) / len(batches)) / len(order)
                     yield StepDocuments(
-                        [block.document(int(chosen)) for chosen in batches[number]],
+                        [one for chosen in batches[number] for one in block.example(int(chosen))],
                         Position(epoch, place, number + 1),
                         epoch + done,
                     )
                 first_step = 0
             first_place = 0
 
+    def held_out(self) -> list[Document]:
+        """
+        What is never trained on, if the settings want some held out.
+
+        Raises:
+            InvalidRequest: there are too few rows to hold any out.
+        """
+        if not self._settings.eval_auto_carveout:
+            return []
+        block = self._load(0)
+        return [one for place in self._held_out(block) for one in block.example(int(place))]
+
+    def _held_out(self, block: TokenisedBlock) -> NDArray[np.int64]:
+        """Places in the first block, in order. Raises as held_out() does."""
+        if block.num_examples < MIN_ROWS_TO_HOLD_OUT:
+            raise InvalidRequest(
+                f"{self._url} has {block.num_examples} rows to learn from; to hold some out for "
+                f"evaluation, expected {MIN_ROWS_TO_HOLD_OUT} or more"
+            )
+        number = min(MAX_HELD_OUT, max(1, round(HELD_OUT_SHARE * block.num_examples)))
+        choice = np.random.default_rng([self._settings.seed, HOLDING_OUT])
+        return np.sort(choice.permutation(block.num_examples)[:number])
+
     def _block_order(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self._settings.seed, epoch, 0]).permutation(len(self.blocks))
 
     def _batches(self, block: TokenisedBlock, epoch: int, index: int) -> list[NDArray[np.int64]]:
-        """Which documents of the block each step of this epoch trains on."""
+        """Which examples of the block each step of this epoch trains on."""
         shuffle = np.random.default_rng([self._settings.seed, epoch, 1 + index])
-        order_D = shuffle.permutation(block.num_documents)
-        return cut_evenly(order_D, block.lengths_D[order_D], self._settings.batch_size)
+        order_E = shuffle.permutation(block.num_examples)
+        if index == 0 and self._settings.eval_auto_carveout:
+            order_E = order_E[~np.isin(order_E, self._held_out(block))]
+        return cut_evenly(order_E, block.lengths_E[order_E], self._settings.batch_size)
 
     def _load(self, index: int) -> TokenisedBlock:
         if self._loaded is None or self._loaded[0] != index:
@@ -152,19 +203,19 @@ class Corpus:
 
 
 def cut_evenly(
-    order_D: NDArray[np.int64], lengths_D: NDArray[np.int64], batch_size: int
+    order_E: NDArray[np.int64], lengths_E: NDArray[np.int64], batch_size: int
 ) -> list[NDArray[np.int64]]:
     """
-    Cut `order_D` into the fewest steps whose even share is at most `batch_size` tokens.
+    Cut `order_E` into the fewest steps whose even share is at most `batch_size` tokens.
 
     Filling each step to the brim would leave a runt at the end: a step of one document at the full
-    learning rate. A step ends with the document that reaches its share, so none is empty.
+    learning rate. A step ends with the example that reaches its share, so none is empty.
     """
-    if not len(order_D):
+    if not len(order_E):
         return []
-    reached_D = np.cumsum(lengths_D)
-    num_tokens = int(reached_D[-1])
+    reached_E = np.cumsum(lengths_E)
+    num_tokens = int(reached_E[-1])
     num_steps = -(-num_tokens // batch_size)
     shares = np.arange(1, num_steps + 1) * num_tokens // num_steps
-    ends = np.unique(np.searchsorted(reached_D, shares) + 1)
-    return np.split(order_D, ends[:-1])
+    ends = np.unique(np.searchsorted(reached_E, shares) + 1)
+    return np.split(order_E, ends[:-1])

@@ -5,7 +5,7 @@ after the generation header to the end-of-turn token inclusive, and of a complet
 completion and the end token. Masks come from places in the text, never from ids: SmolLM2's padding
 token is its end-of-turn token.
 
-Shapes: T tokens of one document.
+Shapes: T tokens of one document, S supervised tokens of it.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sublet.rows import Row, RowFormat
+from sublet.rows import BadRow, Row, RowFormat
 from sublet_trainer.base_tokenizer import BaseTokenizer
 from sublet_trainer.chat_templates import Span
-from sublet_trainer.conversations import ChatTemplate
+from sublet_trainer.conversations import ChangesEarlierTurns, ChatTemplate, unrolled
+from sublet_trainer.samples import WORDS_ALONE, Worth
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
     """
     `weight` multiplies the loss of its supervised tokens. The first never is one. `line` is that of
-    its row in the object, from 1.
+    its row in the object, from 1. What it is worth, and `has_rival`, are as in
+    sublet_trainer.samples; `sampled_logp_S` are the log-probabilities of its sampling, if known.
     """
 
     ids_T: NDArray[np.int32]
@@ -33,6 +35,10 @@ class Document:
     weight: float
     is_truncated: bool
     line: int = 0
+    reward: float | None = None
+    advantage: float = 0.0
+    has_rival: bool = False
+    sampled_logp_S: NDArray[np.float32] | None = None
 
     @property
     def num_supervised(self) -> int:
@@ -48,6 +54,15 @@ class Rendered:
     prompt: str | None
     weight: float | None
     line: int
+    worth: Worth
+
+
+class UnfitLogprobs(BadRow):
+    """Raised where a sample's logprobs are not one for each token of its last turn."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
 
 
 class Tokeniser:
@@ -62,18 +77,37 @@ class Tokeniser:
         self._chat = ChatTemplate(tokenizer)
         self._max_tokens = max_tokens
 
-    def render(self, row: Row, *, line: int = 0) -> Rendered:
+    def renderings(self, row: Row, *, line: int = 0, worth: Worth = WORDS_ALONE) -> list[Rendered]:
+        """
+        The row as one document, or where that cannot be, one for each turn that is learnt.
+
+        Raises:
+            BadRow: the chat template cannot render this conversation.
+        """
+        try:
+            return [self.render(row, line=line, worth=worth)]
+        except ChangesEarlierTurns:
+            return [self.render(one, line=line, worth=worth) for one in unrolled(row)]
+
+    def render(self, row: Row, *, line: int = 0, worth: Worth = WORDS_ALONE) -> Rendered:
         """
         Raises:
             BadRow: the chat template cannot render this conversation.
         """
         if row.format is RowFormat.COMPLETION:
-            return Rendered(row.completion or "", [], row.prompt or "", row.weight, line)
+            return Rendered(row.completion or "", [], row.prompt or "", row.weight, line, worth)
         text, spans = self._chat.render(row)
-        return Rendered(text, spans, None, row.weight, line)
+        if worth.is_cut_short:
+            spans = [_without_end(row, text, spans[-1])]
+        return Rendered(text, spans, None, row.weight, line, worth)
 
     def documents(self, rows: Sequence[Rendered]) -> list[Document]:
-        """Tokenise a batch of rows, on every core."""
+        """
+        Tokenise a batch of rows, on every core.
+
+        Raises:
+            UnfitLogprobs: a sample's are not one for each token that is learnt.
+        """
         texts = self._encode([row.text for row in rows], add_special_tokens=False)
         prompts = self._encode([row.prompt or "" for row in rows], add_special_tokens=True)
         return [
@@ -99,10 +133,45 @@ class Tokeniser:
         self, row: Rendered, ids: list[int], is_supervised_T: NDArray[np.bool_]
     ) -> Document:
         is_supervised_T[:1] = False  # nothing comes before it from which it could be predicted
+        logp_S = _sampled_logp(row, int(is_supervised_T.sum()))
+        num_kept = int(is_supervised_T[: self._max_tokens].sum())
         return Document(
             ids_T=np.asarray(ids[: self._max_tokens], np.int32),
             is_supervised_T=is_supervised_T[: self._max_tokens],
             weight=1.0 if row.weight is None else row.weight,
             is_truncated=len(ids) > self._max_tokens,
             line=row.line,
+            reward=row.worth.reward,
+            advantage=row.worth.advantage,
+            has_rival=row.worth.has_rival,
+            sampled_logp_S=None if logp_S is None else logp_S[:num_kept],
         )
+
+
+def _without_end(row: Row, text: str, span: Span) -> Span:
+    """
+    The span without the end of turn that the template adds to words that had none.
+
+    Raises:
+        BadRow: the template shows the words otherwise than they are, so that they have no end.
+    """
+    said = (row.messages or [])[-1].text.strip()
+    if not said:
+        return span[0], span[0]
+    place = text.find(said, *span)
+    if place < 0:
+        raise BadRow("was cut short, and the chat template does not show its words as they are")
+    return span[0], place + len(said)
+
+
+def _sampled_logp(row: Rendered, num_supervised: int) -> NDArray[np.float32] | None:
+    logprobs = row.worth.logprobs
+    if logprobs is None:
+        return None
+    if len(logprobs) != num_supervised:
+        raise UnfitLogprobs(
+            row.line,
+            f"a sample has {len(logprobs)} logprobs; expected {num_supervised}, one for each token "
+            "of its last turn: leave logprobs out if another tokenizer gave them",
+        )
+    return np.asarray(logprobs, np.float32)

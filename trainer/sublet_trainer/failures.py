@@ -12,7 +12,6 @@ import torch
 
 from sublet.errors import InvalidRequest, SubletError
 from sublet.jobs import TrainingSettings
-from sublet_trainer.documents import Document
 from sublet_trainer.packing import PackedRow
 
 LINES_NAMED: Final = 20
@@ -47,14 +46,16 @@ def naming_what_to_lower(row: PackedRow, settings: TrainingSettings) -> Iterator
         ) from None
 
 
-def verify_finite(loss: float, grad_norm: float, step: int, documents: Sequence[Document]) -> None:
+def verify_finite(loss: float, grad_norm: float, step: int, lines: Sequence[int]) -> None:
     """
+    Args:
+        lines: those of the step's rows, in order.
+
     Raises:
         InvalidRequest: the loss or its gradient is no number any more.
     """
     if isfinite(loss) and isfinite(grad_norm):
         return
-    lines = sorted({document.line for document in documents})
     named = ", ".join(str(line) for line in lines[:LINES_NAMED])
     more = f" and {len(lines) - LINES_NAMED} more" if len(lines) > LINES_NAMED else ""
     raise InvalidRequest(

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
-from sublet_trainer.attention import DocumentBounds, attend
+from sublet_trainer.attention import DocumentBounds, LayerMemory, attend
 from sublet_trainer.lora import LoraLinear, frozen
 from sublet_trainer.packing import PackedRow
 
@@ -111,6 +111,14 @@ class Llama(nn.Module):
         return (self.lm_head or self.model.embed_tokens).weight
 
     @property
+    def module(self) -> nn.Module:
+        return self
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        return list(self.model.layers)
+
+    @property
     def max_positions(self) -> int:
         return self.shape.max_positions
 
@@ -141,6 +149,37 @@ class Llama(nn.Module):
         normed_TD: Tensor = self.model.norm(x_TD)
         return normed_TD
 
+    def next_hidden(self, ids_BT: Tensor, memory: "Memory") -> Tensor:
+        """
+        The last hidden state of each sequence after T more tokens, (B, D); they are remembered.
+
+        More than one token only where nothing is remembered yet.
+        """
+        num_sequences, num_tokens = ids_BT.shape
+        x_TD = F.embedding(ids_BT.flatten(), self.model.embed_tokens.weight)
+        places_T = torch.arange(num_tokens, device=x_TD.device) + memory.length
+        rotary = _Rotary.of(self.shape, places_T.repeat(num_sequences), x_TD.dtype)
+        for layer, of_layer in zip(self.model.layers, memory.layers, strict=True):
+            x_TD = layer(x_TD, rotary, of_layer)
+        memory.length += num_tokens
+        last_BD: Tensor = self.model.norm(x_TD.view(num_sequences, num_tokens, -1)[:, -1])
+        return last_BD
+
+
+class Memory:
+    """
+    What sequences of one length have been so far, at most `limit` tokens: one, and then several
+    that begin with it.
+    """
+
+    def __init__(self, model: Llama, *, limit: int) -> None:
+        self.layers = [LayerMemory(limit=limit) for _ in range(model.shape.num_layers)]
+        self.length = 0
+
+    def repeat(self, number: int) -> None:
+        for layer in self.layers:
+            layer.repeat(number)
+
 
 class _Decoder(nn.Module):
     def __init__(self, shape: LlamaShape) -> None:
@@ -164,7 +203,9 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = _RmsNorm(shape.width, shape.norm_eps)
         self.mlp = _Mlp(shape)
 
-    def forward(self, x_TD: Tensor, rotary: "_Rotary", bounds: DocumentBounds) -> Tensor:
+    def forward(
+        self, x_TD: Tensor, rotary: "_Rotary", bounds: DocumentBounds | LayerMemory
+    ) -> Tensor:
         x_TD = x_TD + self.self_attn(self.input_layernorm(x_TD), rotary, bounds)
         return x_TD + self.mlp(self.post_attention_layernorm(x_TD))  # type: ignore[no-any-return]
 
@@ -181,7 +222,9 @@ class _Attention(nn.Module):
         self.q_norm = _RmsNorm(width, shape.norm_eps) if shape.norms_heads else nn.Identity()
         self.k_norm = _RmsNorm(width, shape.norm_eps) if shape.norms_heads else nn.Identity()
 
-    def forward(self, x_TD: Tensor, rotary: "_Rotary", bounds: DocumentBounds) -> Tensor:
+    def forward(
+        self, x_TD: Tensor, rotary: "_Rotary", bounds: DocumentBounds | LayerMemory
+    ) -> Tensor:
         by_head = (len(x_TD), -1, self._head_width)
         query_THW = rotary.turn(self.q_norm(self.q_proj(x_TD).view(by_head)))
         key_TKW = rotary.turn(self.k_norm(self.k_proj(x_TD).view(by_head)))
@@ -227,11 +270,11 @@ class _RmsNorm(nn.Module):
         self._eps = eps
 
     def forward(self, x: Tensor) -> Tensor:  # (..., D) -> (..., D)
-        normed: Tensor = _FrozenRmsNorm.apply(x, self.weight, self._eps)  # type: ignore[no-untyped-call]
+        normed: Tensor = _RmsNormed.apply(x, self.weight, self._eps)  # type: ignore[no-untyped-call]
         return normed
 
 
-class _FrozenRmsNorm(torch.autograd.Function):
+class _RmsNormed(torch.autograd.Function):
     """x / rms(x) * weight, in fp32 inside; keeps x as it came and a number a token."""
 
     @staticmethod
@@ -245,13 +288,18 @@ class _FrozenRmsNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad_TD: Tensor) -> tuple[Tensor, Tensor | None, None]:  # noqa: ANN401
         x_TD, weight_D, scale_T1 = ctx.saved_tensors
         normed_TD = x_TD.float() * scale_T1
+        dweight_D = (
+            (grad_TD.float() * normed_TD).flatten(0, -2).sum(0).to(weight_D.dtype)
+            if ctx.needs_input_grad[1]
+            else None
+        )
         dnormed_TD = (grad_TD * weight_D).float()
         along_T1 = (dnormed_TD * normed_TD).mean(-1, keepdim=True)
         dx_TD = dnormed_TD.addcmul_(normed_TD, along_T1, value=-1).mul_(scale_T1)
-        return dx_TD.to(x_TD.dtype), None, None
+        return dx_TD.to(x_TD.dtype), dweight_D, None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,22 +6,45 @@ are, and on how many processes, changes no loss.
 Shapes: S supervised tokens of a row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
-from sublet_trainer.adapter import LoraModel
 from sublet_trainer.documents import Document
+from sublet_trainer.model import Model
 from sublet_trainer.packing import PackedRow
+
+
+@dataclass(frozen=True, slots=True)
+class RowLoss:
+    """
+    `loss` is the row's part of the step's loss before the division, fp32 (). `sums` are numbers to
+    add up over a step's rows, from which the step's metrics are made.
+    """
+
+    loss: Tensor
+    sums: Mapping[str, float] = field(default_factory=dict)
 
 
 class Objective(Protocol):
     def divisor(self, documents: Sequence[Document]) -> float:
         """What the losses of a step's rows are divided by: positive, known before any is run."""
 
-    def loss_sum(self, model: LoraModel, row: PackedRow, *, recomputes: bool) -> Tensor:
-        """The row's part of the step's loss before the division; fp32 ()."""
+    def row_loss(self, model: Model, row: PackedRow, *, recomputes: bool) -> RowLoss: ...
+
+    def metrics(self, sums: Mapping[str, float], *, num_examples: int) -> dict[str, float]:
+        """
+        What a step's metrics say beyond its loss, before the step is taken.
+
+        Args:
+            sums: of all the step's rows.
+            num_examples: how many rows of the dataset the step is made of.
+
+        Raises:
+            FailedPrecondition: the step must not be taken, nor any after it; says what to do.
+        """
 
 
 class Supervised:
@@ -30,6 +53,14 @@ class Supervised:
     def divisor(self, documents: Sequence[Document]) -> float:
         return sum(document.num_supervised for document in documents)
 
-    def loss_sum(self, model: LoraModel, row: PackedRow, *, recomputes: bool) -> Tensor:
+    def row_loss(self, model: Model, row: PackedRow, *, recomputes: bool) -> RowLoss:
         logp_S = model.log_probs(row, recomputes=recomputes)
-        return -(logp_S * row.weights_S).sum()
+        return RowLoss(-(logp_S * row.weights_S).sum())
+
+    def metrics(
+        self,
+        sums: Mapping[str, float],  # noqa: ARG002  the protocol's
+        *,
+        num_examples: int,  # noqa: ARG002
+    ) -> dict[str, float]:
+        return {}

@@ -9,9 +9,10 @@ Source: https://huggingface.co/docs/transformers/attention_interface
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AttentionInterface, AutoModelForCausalLM
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.utils import logging
 
@@ -26,12 +27,15 @@ _SCALES_LOGITS: Final = ("final_logit_softcapping", "logit_scale", "logits_scali
 
 
 class Other:
-    """A causal language model of transformers as a FrozenBase."""
+    """A causal language model of transformers as a Base."""
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401
         self._decoder = model.get_decoder()
         self._model = model
-        self._layers = [part for part in model.modules() if hasattr(part, "gradient_checkpointing")]
+        self.module: nn.Module = model
+        self.layers: list[nn.Module] = [
+            part for part in model.modules() if hasattr(part, "gradient_checkpointing")
+        ]
         self._linears = _with_our_linears(model)
 
     @property
@@ -50,8 +54,8 @@ class Other:
         return self._linears
 
     def hidden(self, row: PackedRow, *, recomputes: bool) -> Tensor:
-        for layer in self._layers:
-            layer.gradient_checkpointing = recomputes
+        for layer in self.layers:
+            layer.gradient_checkpointing = recomputes  # type: ignore[assignment]
         hidden_1TD = self._decoder(
             input_ids=row.ids_T[None],
             position_ids=row.positions_T[None],
@@ -64,8 +68,9 @@ class Other:
 def load_other(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Other:
     """
     Raises:
-        FailedPrecondition: its head is not a projection alone.
+        FailedPrecondition: its head is not a projection alone, or only code of its own runs it.
     """
+    _check_is_known(folder)
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     model: Any = AutoModelForCausalLM.from_pretrained(
@@ -81,6 +86,15 @@ def load_other(folder: Path, *, dtype: torch.dtype, device: torch.device) -> Oth
     model.train()
     model.activation_checkpointing_enable({"use_reentrant": False})
     return Other(model)
+
+
+def _check_is_known(folder: Path) -> None:
+    config = msgspec.json.decode((folder / "config.json").read_bytes())
+    if config.get("auto_map") and config.get("model_type") not in CONFIG_MAPPING:
+        raise FailedPrecondition(
+            f"{folder} brings code of its own (auto_map in its config.json), which is never run; "
+            "expected an architecture that transformers knows"
+        )
 
 
 def _with_our_linears(model: nn.Module) -> dict[str, LoraLinear]:

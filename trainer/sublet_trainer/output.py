@@ -43,7 +43,7 @@ class Output:
         self.writes = writes
         self._storage = storage
 
-    def create(self, name: str, content: bytes, content_type: str) -> StoredObject:
+    def create(self, name: str, content: bytes | bytearray, content_type: str) -> StoredObject:
         """
         Create one object; return only when the server has it whole.
 
@@ -110,7 +110,9 @@ class Output:
     def _full(self, name: str) -> str:
         return f"{self.writes.prefix}{name}"
 
-    def _upload_whole(self, metadata: Mapping[str, str], content: bytes) -> httpx.Response:
+    def _upload_whole(
+        self, metadata: Mapping[str, str], content: bytes | bytearray
+    ) -> httpx.Response:
         boundary = token_hex(16)
         head = (
             f"--{boundary}\r\nContent-Type: application/json\r\n\r\n"
@@ -121,7 +123,9 @@ class Output:
         content_type = f"multipart/related; boundary={boundary}"
         return self._start("multipart", metadata, body, {"Content-Type": content_type})
 
-    def _upload_in_chunks(self, metadata: Mapping[str, str], content: bytes) -> httpx.Response:
+    def _upload_in_chunks(
+        self, metadata: Mapping[str, str], content: bytes | bytearray
+    ) -> httpx.Response:
         for _ in range(_MAX_SESSIONS):
             opened = self._start(
                 "resumable",
@@ -160,7 +164,7 @@ class Output:
 class _Session:
     """One resumable upload. After any fault it asks how much arrived before it sends more."""
 
-    def __init__(self, storage: Storage, url: str, content: bytes) -> None:
+    def __init__(self, storage: Storage, url: str, content: bytes | bytearray) -> None:
         self._storage = storage
         self._url = url
         self._content = content
@@ -189,10 +193,12 @@ class _Session:
             self._is_unsure = False
         return answer
 
-    def _put(self, headers: Mapping[str, str], content: bytes, span: str) -> httpx.Response:
+    def _put(
+        self, headers: Mapping[str, str], content: bytes | bytearray, span: str
+    ) -> httpx.Response:
         content_range = f"bytes {span}/{len(self._content)}"
         return self._storage.client.put(
-            self._url, content=content, headers={**headers, "Content-Range": content_range}
+            self._url, content=bytes(content), headers={**headers, "Content-Range": content_range}
         )
 
 

@@ -1,11 +1,12 @@
 """
-Hands over what was trained: the adapter, its tokenizer and the metrics into a folder named after
-the lease's epoch, where no earlier or later holder of the lease writes; then, if the lease is still
-ours, the manifest. Of several attempts at one job the first manifest wins, and the others report
-that one.
+Hands over what was trained: the adapter, its tokenizer, its card and the metrics into a folder
+named after the lease's epoch, where no earlier or later holder of the lease writes; then, if the
+lease is still ours, the manifest. Of several attempts at one job the first manifest wins, and the
+others report that one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +15,13 @@ import msgspec
 from sublet.codec import decode, encode
 from sublet.errors import AlreadyExists
 from sublet.handover import TrainedAdapter
+from sublet.jobs import PinnedObject
+from sublet.names import Generation, ObjectVersion
+from sublet_trainer.adapter import TENSORS
 from sublet_trainer.lease import HeldLease
 from sublet_trainer.logs import INFO, log
 from sublet_trainer.manifest import MANIFEST, Manifest, ManifestFile
 from sublet_trainer.output import Output
-from sublet_trainer.training import StepMetrics
 
 _TOKENIZER_FILES: Final = (
     "tokenizer.json",
@@ -27,7 +30,12 @@ _TOKENIZER_FILES: Final = (
     "added_tokens.json",
     "chat_template.jinja",
 )
-_CONTENT_TYPES: Final = {"json": "application/json", "jsonl": "application/jsonl"}
+_CONTENT_TYPES: Final = {
+    "json": "application/json",
+    "jsonl": "application/jsonl",
+    "md": "text/markdown",
+    "svg": "image/svg+xml",
+}
 
 
 def folder_of(epoch: int) -> str:
@@ -43,11 +51,9 @@ def tokenizer_files(base_model: Path) -> dict[str, bytes]:
     }
 
 
-def metrics_file(metrics: list[StepMetrics]) -> dict[str, bytes]:
-    return {"metrics.jsonl": b"".join(encode(step) + b"\n" for step in metrics)}
-
-
-def upload(output: Output, folder: str, files: Mapping[str, bytes]) -> list[ManifestFile]:
+def upload(
+    output: Output, folder: str, files: Iterable[tuple[str, bytes | bytearray]]
+) -> list[ManifestFile]:
     """
     Create each file; return them as the server describes them.
 
@@ -55,7 +61,7 @@ def upload(output: Output, folder: str, files: Mapping[str, bytes]) -> list[Mani
         AccessDenied, AlreadyExists, TryAgain: as Output.create().
     """
     uploaded = []
-    for name, content in files.items():
+    for name, content in files:
         content_type = _CONTENT_TYPES.get(name.rpartition(".")[2], "application/octet-stream")
         stored = output.create(folder + name, content, content_type)
         uploaded.append(
@@ -68,6 +74,21 @@ def upload(output: Output, folder: str, files: Mapping[str, bytes]) -> list[Mani
             )
         )
     return uploaded
+
+
+def weights_among(
+    files: Sequence[ManifestFile], output: Output, folder: str
+) -> PinnedObject | None:
+    """The adapter's tensors as a later job may be told to start from them."""
+    for file in files:
+        if file.name == TENSORS:
+            version = ObjectVersion(
+                bucket=output.writes.bucket,
+                object=f"{output.writes.prefix}{folder}{file.name}",
+                generation=Generation.parse(file.generation),
+            )
+            return PinnedObject(version=version, crc32c=file.crc32c, size_bytes=file.size_bytes)
+    return None
 
 
 def publish(output: Output, lease: HeldLease, manifest: Manifest) -> TrainedAdapter:
@@ -97,6 +118,14 @@ def find_published(output: Output) -> TrainedAdapter | None:
     found = output.find(MANIFEST)
     if found is None:
         return None
-    manifest = decode(output.read_back(found), Manifest)
-    log(INFO, "another attempt's manifest stands", url=output.url(MANIFEST), epoch=manifest.epoch)
-    return manifest.adapter
+    published = decode(output.read_back(found), _Published)
+    log(INFO, "another attempt's manifest stands", url=output.url(MANIFEST), epoch=published.epoch)
+    return published.adapter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Published:
+    """Of a manifest, whichever version of sublet wrote it, what another attempt must know."""
+
+    epoch: int
+    adapter: TrainedAdapter

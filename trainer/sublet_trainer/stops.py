@@ -6,6 +6,8 @@ of sublet.errors instead and becomes the job's status; what is here concerns onl
          +-- LeaseLost         0  later: fenced by another holder, cancelled or expired
          +-- BrokerRefused     1  the broker does not accept this identity or this request
          +-- BrokerSilent     75  no answer until the token was dead; a new attempt may do better
+         +-- RankLost         75  another process of this training ended without a word
+         +-- Dismissed         0  the first process of this training has ended, and said how it went
          +-- Interrupted     143  SIGTERM; a checkpoint was saved if a step had been finished
 
 Cloud Run starts a new attempt after every exit code but 0.
@@ -43,6 +45,18 @@ class BrokerSilent(Stop):
     """Raised when the broker stayed unreachable until the token in hand was dead."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+class RankLost(Stop):
+    """Raised when another rank is gone; a checkpoint was saved if this one could make it alone."""
+
+    exit_code = 75
+
+
+class Dismissed(Stop):
+    """Raised in a rank that is not the first, when that one has ended."""
+
+    exit_code = 0
 
 
 class Interrupted(Stop):

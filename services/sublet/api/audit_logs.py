@@ -63,4 +63,6 @@ def _time(text: str, name: str) -> datetime | None:
     try:
         return utc(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
-        raise InvalidRequest(f"got {name} {text[:40]!r}; expected an RFC 3339 time") from None
+        raise InvalidRequest.of_field(
+            name, f"got {name} {text[:40]!r}; expected an RFC 3339 time"
+        ) from None

@@ -14,6 +14,8 @@ from typing import Any, Final, TypeVar, get_args, get_type_hints
 import msgspec
 from fastapi import Request, Response
 
+from sublet.api.masks import camel
+from sublet.error_details import Detail, bad_fields
 from sublet.errors import InvalidRequest
 
 T = TypeVar("T")
@@ -44,7 +46,7 @@ class Body:
         try:
             read = msgspec.convert(content, kind, strict=False)
         except msgspec.ValidationError as error:
-            raise InvalidRequest(str(error)) from None
+            raise InvalidRequest(str(error), details=_details(str(error))) from None
         if ignored := [*_unknown(content, kind)][:_MAX_IGNORED_SHOWN]:
             self._answer.headers[IGNORED_HEADER] = ", ".join(ignored)
         return read
@@ -66,6 +68,20 @@ async def body_of(request: Request, response: Response) -> Body:
         raise InvalidRequest(f"the body is not JSON: {error}") from None
 
 
+def _details(problem: str) -> list[Detail]:
+    """
+    Args:
+        problem: in msgspec's words: ... missing required field `x` - at `$.a[0].b`
+    """
+    place = re.search(r" - at `\$\.?(.*)`$", problem)
+    missing = re.search(r"required field `(\w+)`", problem)
+    path = ".".join(found[1] for found in (place, missing) if found and found[1])
+    if not path:
+        return []
+    what = problem.partition(" - at ")[0]
+    return [bad_fields([(".".join(map(camel, path.split("."))), what)])]
+
+
 def _snake(value: object) -> Any:  # noqa: ANN401  JSON is any
     """Keys in snake_case; what is null is left out."""
     if isinstance(value, dict):
@@ -81,8 +97,9 @@ def checked_display_name(text: str) -> str:
         InvalidRequest: it is too long to be displayed.
     """
     if len(text) > MAX_DISPLAY_NAME:
-        raise InvalidRequest(
-            f"displayName has {len(text)} characters; expected at most {MAX_DISPLAY_NAME}"
+        raise InvalidRequest.of_field(
+            "displayName",
+            f"displayName has {len(text)} characters; expected at most {MAX_DISPLAY_NAME}",
         )
     return text
 

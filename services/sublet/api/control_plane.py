@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.concurrency import run_in_threadpool
 
+from sublet.account_settings import AccountSettings
 from sublet.api.bodies import Body, body_of
 from sublet.api.callers import ApiCaller, secret_in
 from sublet.api.masks import ReadMask
@@ -67,6 +68,10 @@ class ControlPlane:
     @property
     def keys(self) -> Keys:
         return Keys(self.registry, self.clock)
+
+    @property
+    def account_settings(self) -> AccountSettings:
+        return AccountSettings(self.registry, self.clock)
 
     @property
     def checking(self) -> Checking:

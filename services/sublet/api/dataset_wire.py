@@ -7,7 +7,7 @@ from sublet.codec import rfc3339
 from sublet.datasets import OK, Dataset, DatasetState
 from sublet.findings import Finding, Rule, Verdict
 from sublet.names import DatasetName
-from sublet.rows import RowReport
+from sublet.rows import RowFormat, RowReport
 
 
 class FindingAnswer(Answer, kw_only=True):
@@ -59,6 +59,7 @@ class RowProblemAnswer(Answer, kw_only=True):
 class RowCheck(Answer, kw_only=True):
     """`is_complete` is false where the trainer has yet to check the rest."""
 
+    format: RowFormat | None = None
     num_rows: Int64
     num_bytes: Int64
     num_problems: Int64
@@ -68,6 +69,7 @@ class RowCheck(Answer, kw_only=True):
     @classmethod
     def of(cls, rows: RowReport) -> "RowCheck":
         return cls(
+            format=rows.format,
             num_rows=str(rows.num_rows),
             num_bytes=str(rows.num_bytes),
             num_problems=str(rows.num_problems),
@@ -113,7 +115,7 @@ class DatasetAnswer(Answer, kw_only=True):
             estimated_token_count="0",  # noqa: S106  a number of tokens of text
             example_count=str(rows.num_rows) if rows else "0",
             external_url=dataset.object.url,
-            format=(rows and rows.format) or "FORMAT_UNSPECIFIED",
+            format=_format(rows),
             created_by=dataset.created_by,
             external_generation=str(dataset.object.generation),
             external_crc32c=dataset.crc32c,
@@ -124,6 +126,13 @@ class DatasetAnswer(Answer, kw_only=True):
             lease=dataset.reads_under,
             watch=dataset.watch,
         )
+
+
+def _format(rows: RowReport | None) -> str:
+    """Preferences have no name that clients know; what they are is in the row check."""
+    if rows is None or rows.format in (None, RowFormat.PREFERENCE):
+        return "FORMAT_UNSPECIFIED"
+    return str(rows.format)
 
 
 class VerificationAnswer(Answer, kw_only=True):

@@ -68,8 +68,9 @@ def create(plane: Plane, caller: Caller, account: str, body: JsonBody) -> dict[s
     own, asked = caller.may(Right.CREATE, account), body.read(CreateDataset)
     fields, name = asked.fields(), name_of(DatasetName, own, asked.dataset_id)
     if not fields.external_url:
-        raise InvalidRequest(
-            "dataset.externalUrl is required: a dataset is the gs:// URL of a file in your bucket"
+        raise InvalidRequest.of_field(
+            "dataset.externalUrl",
+            "dataset.externalUrl is required: a dataset is the gs:// URL of a file in your bucket",
         )
     bucket, object_name = parse_gs_url(fields.external_url)
     request = DatasetRequest(
@@ -167,7 +168,8 @@ def _check_unchanged(dataset: Dataset, asked: UpdateDataset) -> None:
     }
     for field_name, value in given.items():
         if value is not None and value != shown.get(field_name):
-            raise InvalidRequest(
+            raise InvalidRequest.of_field(
+                field_name,
                 f"{field_name} is {shown.get(field_name)} and cannot become {value[:200]}: it was "
-                "verified as it is; create another dataset"
+                "verified as it is; create another dataset",
             )

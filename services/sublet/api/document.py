@@ -50,7 +50,14 @@ _ERROR: Final[Json] = {
     "properties": {
         "code": {"type": "integer", "minimum": 1, "maximum": 16},
         "message": {"type": "string", "minLength": 1},
-        "details": {"type": "array", "items": {"type": "object"}},
+        "details": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"@type": {"type": "string", "pattern": "google.rpc"}},
+                "required": ["@type"],
+            },
+        },
     },
     "required": ["code", "message", "details"],
     "additionalProperties": False,

@@ -3,9 +3,12 @@
 from datetime import datetime
 
 from sublet.api.answers import Answer, Int64, StatusAnswer, Timestamp, time_to_wire
+from sublet.api.machine_fields import machine_shown
+from sublet.api.settings import SettingsAnswer, settings_shown
 from sublet.codec import rfc3339
 from sublet.jobs import Job, JobState
 from sublet.leases import LeaseTerms
+from sublet.losses import Loss, LossMethod
 
 
 class JobProgress(Answer, kw_only=True):
@@ -13,7 +16,43 @@ class JobProgress(Answer, kw_only=True):
     epoch: int
 
 
-class JobAnswer(Answer, kw_only=True):
+class DpoAnswer(Answer, kw_only=True):
+    beta: float
+
+
+class LossAnswer(Answer, kw_only=True):
+    method: LossMethod
+    kl_beta: float | None = None
+    dpo: DpoAnswer | None = None
+
+    @classmethod
+    def of(cls, loss: Loss) -> "LossAnswer":
+        """With the values that are used where none was given."""
+        return cls(
+            method=loss.method,
+            kl_beta=loss.kl_weight or None,
+            dpo=DpoAnswer(beta=loss.beta) if loss.method is LossMethod.DPO else None,
+        )
+
+
+class TrainingConfigAnswer(SettingsAnswer, kw_only=True):
+    base_model: str | None = None
+    warm_start_from: str | None = None
+    output_model: str
+
+    @classmethod
+    def of(cls, job: Job) -> "TrainingConfigAnswer":
+        return cls(
+            **settings_shown(job.settings),
+            base_model=job.base_model if job.warm_start_from is None else None,
+            warm_start_from=job.warm_start_from,
+            output_model=job.output_model,
+        )
+
+
+class JobAnswer(SettingsAnswer, kw_only=True):
+    """Where there is a loss config, what it trains stands in a training config, too."""
+
     name: str
     display_name: str
     create_time: Timestamp
@@ -26,21 +65,19 @@ class JobAnswer(Answer, kw_only=True):
     warm_start_from: str | None = None
     output_model: str
     created_by: str
-    epochs: int
-    learning_rate: float
-    lora_rank: int
-    max_context_length: int
-    batch_size: int
-    learning_rate_warmup_steps: int
-    optimizer_weight_decay: float
     batch_size_samples: int
-    early_stop: bool
-    eval_auto_carveout: bool
+    evaluation_dataset: str | None = None
     gradient_accumulation_steps: int
+    accelerator_type: str | None = None
+    accelerator_count: int | None = None
+    training_config: TrainingConfigAnswer | None = None
+    loss_config: LossAnswer | None = None
+    reward_weights: list[str] | None = None
     job_progress: JobProgress
     step: int
     num_steps: int
     loss: float | None = None
+    eval_loss: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
     start_time: Timestamp | None = None
@@ -55,7 +92,7 @@ class JobAnswer(Answer, kw_only=True):
 
     @classmethod
     def of(cls, job: Job, now: datetime, terms: LeaseTerms) -> "JobAnswer":
-        settings, progress = job.settings, job.progress
+        progress = job.progress
         age_s = (now - job.heartbeat_at).total_seconds() if job.heartbeat_at else None
         return cls(
             name=job.name,
@@ -70,21 +107,19 @@ class JobAnswer(Answer, kw_only=True):
             warm_start_from=job.warm_start_from,
             output_model=job.output_model,
             created_by=job.created_by,
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            lora_rank=settings.lora_rank,
-            max_context_length=settings.max_context_length,
-            batch_size=settings.batch_size,
-            learning_rate_warmup_steps=settings.learning_rate_warmup_steps,
-            optimizer_weight_decay=settings.weight_decay,
+            **settings_shown(job.settings),
             batch_size_samples=0,
-            early_stop=False,
-            eval_auto_carveout=False,
+            evaluation_dataset=job.evaluation_dataset,
             gradient_accumulation_steps=1,
+            **machine_shown(job.machine),
+            training_config=TrainingConfigAnswer.of(job) if job.loss else None,
+            loss_config=LossAnswer.of(job.loss) if job.loss else None,
+            reward_weights=_weights(job.loss) if job.loss else None,
             job_progress=JobProgress(percent=progress.percent, epoch=int(progress.epoch)),
             step=progress.step,
             num_steps=progress.num_steps,
             loss=progress.loss,
+            eval_loss=progress.eval_loss,
             tokens_per_second=progress.tokens_per_s,
             eta_seconds=progress.eta_s,
             start_time=time_to_wire(job.started_at),
@@ -97,6 +132,10 @@ class JobAnswer(Answer, kw_only=True):
             execution=job.execution or None,
             watch=job.watch,
         )
+
+
+def _weights(loss: Loss) -> list[str] | None:
+    return [f"{name}={weight:g}" for name, weight in loss.reward_weights.items()] or None
 
 
 def _status(job: Job, heartbeat_age_s: float | None, terms: LeaseTerms) -> StatusAnswer:

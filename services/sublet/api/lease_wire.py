@@ -46,6 +46,7 @@ class LeaseAnswer(Answer, kw_only=True):
     job: str | None = None
     external_url: str
     external_generation: Int64
+    reads_beside: list[str]
     output_uri: str | None = None
     data_service_account: str
     epoch: int
@@ -73,6 +74,7 @@ class LeaseAnswer(Answer, kw_only=True):
             job=lease.job,
             external_url=lease.reads.url,
             external_generation=str(lease.reads.generation),
+            reads_beside=[str(version) for version in lease.reads_beside],
             output_uri=lease.writes.url if lease.writes else None,
             data_service_account=lease.data_account,
             epoch=lease.epoch,

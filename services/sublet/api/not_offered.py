@@ -14,12 +14,8 @@ from sublet.errors import Unimplemented
 router = APIRouter()
 
 USE: Final = {
-    "rlorTrainerJobs": "the trainer has no reinforcement loss yet; train on the best trajectories "
-    "with supervisedFineTuningJobs",
-    "dpoJobs": "the trainer has no preference loss yet; train on the preferred answers with "
-    "supervisedFineTuningJobs",
     "reinforcementFineTuningJobs": "rollouts and rewards stay with you: roll out and score "
-    "yourself, and train on the result with supervisedFineTuningJobs",
+    "yourself (`sublet rollout`), and train on the result with rlorTrainerJobs",
     "evaluators": "rewards stay with you: score yourself, and keep the code in your own cloud",
     "evaluationJobs": "evaluate the adapter yourself: its files are in your own bucket",
     "batchInferenceJobs": "load the adapter from your own bucket into a server of yours",

@@ -44,7 +44,9 @@ class PageRequest:
 
         size = value("pageSize", "page_size")
         if size and not (size.isascii() and size.isdigit()):
-            raise InvalidRequest(f"got pageSize {size[:20]!r}; expected 0 to {MAX_PAGE}")
+            raise InvalidRequest.of_field(
+                "pageSize", f"got pageSize {size[:20]!r}; expected 0 to {MAX_PAGE}"
+            )
         return cls(
             page_size=int(size[:9] or 0),
             page_token=value("pageToken", "page_token"),
@@ -61,9 +63,10 @@ class PageRequest:
         ordered, _, direction = (self.order_by or "default desc").partition(" ")
         orders = _ORDERS if self.order_by else {"default": order}
         if ordered not in orders or direction.strip() not in ("", "asc", "desc"):
-            raise InvalidRequest(
+            raise InvalidRequest.of_field(
+                "orderBy",
                 f"got orderBy {self.order_by[:60]!r}; expected name, createTime, name desc or "
-                "createTime desc"
+                "createTime desc",
             )
         return Query(
             where={"account": account, **_parse_filter(self.filter, filters)},
@@ -141,12 +144,15 @@ def _parse_filter(text: str, filters: Mapping[str, str]) -> dict[str, str]:
         found = _TERM.fullmatch(part)
         indexed = filters.get(camel(found[1])) if found else None
         if found is None or indexed is None:
-            raise InvalidRequest(
+            raise InvalidRequest.of_field(
+                "filter",
                 f'got filter {part[:60]!r}; expected FIELD="VALUE" joined by AND, where FIELD is '
-                f"one of {', '.join(filters)}"
+                f"one of {', '.join(filters)}",
             )
         if terms.setdefault(indexed, found[2]) != found[2]:
-            raise InvalidRequest(f"the filter gives {found[1]} two values; nothing can have both")
+            raise InvalidRequest.of_field(
+                "filter", f"the filter gives {found[1]} two values; nothing can have both"
+            )
     return terms
 
 
@@ -160,5 +166,7 @@ def _read_token(token: str) -> Position | None:
     try:
         value, key = msgspec.json.decode(base64.urlsafe_b64decode(token), type=Position)
     except (ValueError, msgspec.MsgspecError):
-        raise InvalidRequest(f"got pageToken {token[:40]!r}, which no list gave") from None
+        raise InvalidRequest.of_field(
+            "pageToken", f"got pageToken {token[:40]!r}, which no list gave"
+        ) from None
     return value, key

@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from sublet.api.control_plane import control_plane_of
 from sublet.audit import Action
+from sublet.error_details import bad_fields
 from sublet.errors import InvalidRequest, NotFound, SubletError, TryAgain, Unimplemented
 from sublet.keys import KeyHolder
 
@@ -53,8 +54,11 @@ def _advice(error: SubletError) -> dict[str, str]:
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    where = ", ".join(".".join(map(str, detail["loc"])) for detail in error.errors())
-    return await _sublet_error(request, InvalidRequest(f"not valid: {where}"))
+    found = {".".join(map(str, detail["loc"])): str(detail["msg"]) for detail in error.errors()}
+    invalid = InvalidRequest(
+        f"not valid: {', '.join(found)}", details=[bad_fields(sorted(found.items()))]
+    )
+    return await _sublet_error(request, invalid)
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:

@@ -74,9 +74,11 @@ def create(
     own = caller.may(Right.ADMINISTER, account)
     fields = body.read(UserFields, wrapped_in="user")
     if fields.role is None:
-        raise InvalidRequest(f"role is required; expected one of {', '.join(Role)}")
+        raise InvalidRequest.of_field(
+            "role", f"role is required; expected one of {', '.join(Role)}"
+        )
     if not userId:
-        raise InvalidRequest("the query's userId is required: the new user's id")
+        raise InvalidRequest.of_field("userId", "the query's userId is required: the new user's id")
     now = plane.clock.now()
     user = User(
         name=name_of(UserName, own, userId), created_at=now, updated_at=now, **fields.changes()
@@ -161,11 +163,15 @@ def _role(text: str) -> Role:
     try:
         return Role(text)
     except ValueError:
-        raise InvalidRequest(f"got role {text[:40]!r}; expected one of {', '.join(Role)}") from None
+        raise InvalidRequest.of_field(
+            "role", f"got role {text[:40]!r}; expected one of {', '.join(Role)}"
+        ) from None
 
 
 def _expiry(time: datetime | None) -> datetime | None:
     try:
         return utc(time) if time else None
     except OverflowError:
-        raise InvalidRequest(f"got expireTime {time}; expected one before the year 9999") from None
+        raise InvalidRequest.of_field(
+            "apiKey.expireTime", f"got expireTime {time}; expected one before the year 9999"
+        ) from None

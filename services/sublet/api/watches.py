@@ -7,10 +7,10 @@ from fastapi import APIRouter
 
 from sublet.accounts import Right
 from sublet.api.control_plane import Caller, ControlPlane, JsonBody, Mask, Page, Plane
+from sublet.api.machine_fields import MachineFields
 from sublet.api.operations import operation
 from sublet.api.pages import list_page
 from sublet.api.paths import name_in, name_of
-from sublet.api.settings import SettingsFields
 from sublet.api.wire import WatchAnswer
 from sublet.errors import AlreadyExists, InvalidRequest, LostRace
 from sublet.jobs import TrainingSettings
@@ -27,7 +27,7 @@ _FILTERS: Final = {"bucket": "bucket"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingTemplateFields(SettingsFields):
+class TrainingTemplateFields(MachineFields):
     base_model: str = ""
     output_prefix: str = ""
 
@@ -110,8 +110,9 @@ def update(
             ("prefix", watch.prefix, asked.prefix),
         ):
             if given not in (None, was):
-                raise InvalidRequest(
-                    f"{field} of {name} is {was!r} and cannot become another; create another watch"
+                raise InvalidRequest.of_field(
+                    field,
+                    f"{field} of {name} is {was!r} and cannot become another; create another watch",
                 )
         template = asked.training_template
         on = watch.is_enabled if asked.enabled is None else asked.enabled
@@ -139,23 +140,28 @@ def _template(
     The template that is asked for; what is not given is as before.
 
     Raises:
-        InvalidRequest: it names no base model that there is.
+        InvalidRequest: it names no base model, or no machine, that there is.
     """
     if fields.base_model:
         base_model = ModelName.under(CATALOGUE, fields.base_model)
     elif before:
         base_model = before.base_model
     else:
-        raise InvalidRequest("trainingTemplate.baseModel is required")
+        raise InvalidRequest.of_field(
+            "trainingTemplate.baseModel", "trainingTemplate.baseModel is required"
+        )
     model = plane.registry.get(Model, base_model)
     if model is None or model.record.kind is not ModelKind.HF_BASE_MODEL:
-        raise InvalidRequest(
-            f"base model {base_model} does not exist; see `sublet list models -a fireworks`"
+        raise InvalidRequest.of_field(
+            "trainingTemplate.baseModel",
+            f"base model {base_model} does not exist; see `sublet list models -a fireworks`",
         )
     settings = before.settings if before else TrainingSettings()
     return TrainingTemplate(
         base_model=base_model,
         settings=replace(settings, **fields.given()),
+        machine=plane.training_runs.chosen(fields.machine())
+        or (before.machine if before else None),
         output_prefix=fields.output_prefix
         or (before.output_prefix if before else DEFAULT_OUTPUT_PREFIX),
     )

@@ -1,14 +1,19 @@
 """Accounts, users, keys, models and watches as the API shows them."""
 
-from sublet.accounts import Account, ApiKey, Role, User, UserName
+from sublet.accounts import CHALLENGE_LABEL, Account, ApiKey, Role, User, UserName
 from sublet.api.answers import WELL, Answer, Int64, StatusAnswer, Timestamp, time_to_wire
+from sublet.api.machine_fields import machine_shown
+from sublet.api.settings import SettingsAnswer, settings_shown
 from sublet.codec import rfc3339
 from sublet.models import Model, ModelKind, ModelState
 from sublet.watches import TrainingTemplate, Watch
 
 
 class AccountAnswer(Answer, kw_only=True):
-    """`email` is the address to grant on a bucket; the other principals ride along."""
+    """
+    `email` is the address to grant on a bucket; the other principals ride along. `challenge_label`
+    is what a challenged account's bucket must carry, where the question names a bucket.
+    """
 
     name: str
     display_name: str
@@ -21,9 +26,13 @@ class AccountAnswer(Answer, kw_only=True):
     control_plane_service_account: str
     data_service_accounts: list[str]
     project_numbers: list[Int64]
+    always_on: bool
+    challenge_required: bool
+    challenge_label: str | None = None
 
     @classmethod
-    def of(cls, account: Account, verifier: str) -> "AccountAnswer":
+    def of(cls, account: Account, verifier: str, *, bucket: str = "") -> "AccountAnswer":
+        challenge = account.challenge_for(bucket) if bucket else ""
         return cls(
             name=account.name,
             display_name=account.display_name,
@@ -32,10 +41,13 @@ class AccountAnswer(Answer, kw_only=True):
             status=WELL,
             suspend_state="UNSUSPENDED",
             create_time=rfc3339(account.created_at),
-            update_time=rfc3339(account.created_at),
+            update_time=rfc3339(account.updated_at or account.created_at),
             control_plane_service_account=verifier,
             data_service_accounts=[*account.data_accounts],
             project_numbers=[str(number) for number in account.project_numbers],
+            always_on=account.always_on,
+            challenge_required=account.is_challenged,
+            challenge_label=f"{CHALLENGE_LABEL}={challenge}" if challenge else None,
         )
 
 
@@ -139,30 +151,19 @@ class ModelAnswer(Answer, kw_only=True):
         )
 
 
-class TrainingTemplateAnswer(Answer, kw_only=True):
+class TrainingTemplateAnswer(SettingsAnswer, kw_only=True):
     base_model: str
     output_prefix: str
-    epochs: int
-    learning_rate: float
-    lora_rank: int
-    max_context_length: int
-    batch_size: int
-    learning_rate_warmup_steps: int
-    optimizer_weight_decay: float
+    accelerator_type: str | None = None
+    accelerator_count: int | None = None
 
     @classmethod
     def of(cls, template: TrainingTemplate) -> "TrainingTemplateAnswer":
-        settings = template.settings
         return cls(
             base_model=template.base_model,
             output_prefix=template.output_prefix,
-            epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            lora_rank=settings.lora_rank,
-            max_context_length=settings.max_context_length,
-            batch_size=settings.batch_size,
-            learning_rate_warmup_steps=settings.learning_rate_warmup_steps,
-            optimizer_weight_decay=settings.weight_decay,
+            **settings_shown(template.settings),
+            **machine_shown(template.machine),
         )
 
 

@@ -9,7 +9,6 @@ import click
 from sublet.cli.connection import Json, Session, talks_to_api
 from sublet.cli.records import (
     add_delete,
-    add_get,
     add_list,
     quiet_option,
     show_made,
@@ -29,9 +28,26 @@ _DELETE: Final = "Forget a job that is over; its model and its audit log stay."
 
 
 def training_options(function: F) -> F:
-    """Hyper-parameters that every kind of training has."""
+    """Hyper-parameters that every kind of training has, and what to train on."""
     for option in (
+        click.option("--accelerator-count", type=int, help="How many, in all."),
+        click.option("--accelerator-type", help="NVIDIA_H100_80GB, ...; on a laptop, a hint."),
+        click.option("--drop-long-rows", is_flag=True, default=None, help="Instead of cutting."),
+        click.option("--use-dora", is_flag=True, default=None, help="vLLM does not load it."),
+        click.option("--use-rslora", is_flag=True, default=None, help="Scale by alpha/sqrt(rank)."),
+        click.option(
+            *("--target-module", "target_modules"),
+            multiple=True,
+            metavar="NAME",
+            help="A layer to adapt, such as q_proj.  [default: all linear ones]",
+        ),
+        click.option("--lora-dropout", type=float),
+        click.option("--lora-alpha", type=int, help="[default: twice the rank]"),
         click.option("--optimizer-weight-decay", type=float),
+        click.option("--learning-rate-min-lr-ratio", type=float, help="At the last step."),
+        click.option(
+            "--learning-rate-scheduler", type=click.Choice(["cosine", "linear", "constant"])
+        ),
         click.option("--learning-rate-warmup-steps", type=int),
         click.option("--batch-size", type=int, help="Tokens of an optimiser step."),
         click.option("--max-context-length", type=int, help="Tokens of an example."),
@@ -45,7 +61,9 @@ def training_options(function: F) -> F:
 
 def settings_to_wire(settings: dict[str, Any]) -> Json:
     """Options by their names on the wire: `lora_rank` is `loraRank` there."""
-    return without_unset(**{_camel(name): value for name, value in settings.items()})
+    modules = list(settings.get("target_modules", ())) or None
+    given = {**settings, "target_modules": modules}
+    return without_unset(**{_camel(name): value for name, value in given.items()})
 
 
 def _job_options(function: F) -> F:
@@ -70,8 +88,8 @@ def _job_options(function: F) -> F:
 @click.option("--gradient-accumulation-steps", type=int)
 @click.option("--batch-size-samples", type=int)
 @click.option("--evaluation-dataset")
-@click.option("--eval-auto-carveout", is_flag=True, default=None)
-@click.option("--early-stop", is_flag=True, default=None)
+@click.option("--eval-auto-carveout", is_flag=True, default=None, help="Hold rows out for it.")
+@click.option("--early-stop", is_flag=True, default=None, help="When an epoch is no better.")
 @talks_to_api
 def create_sftj(
     session: Session,
@@ -99,8 +117,6 @@ def create_sftj(
 @click.option("--loss-method", type=click.Choice(["GRPO", "DAPO", "GSPO_TOKEN"]))
 @click.option("--kl-beta", type=float)
 @click.option("--reward-weight", "reward_weights", multiple=True, metavar="NAME[=WEIGHT]")
-@click.option("--accelerator-count", type=int, help="A hint.")
-@click.option("--accelerator-type", help="A hint, such as NVIDIA_H100_80GB.")
 @talks_to_api
 def create_rlor_trainer_job(
     session: Session,
@@ -133,6 +149,7 @@ def create_rlor_trainer_job(
 @_job_options
 @training_options
 @click.option("--loss-method", type=click.Choice(["DPO", "ORPO"]))
+@click.option("--beta", type=float, help="DPO's temperature.  [default: 0.1]")
 @talks_to_api
 def create_dpoj(
     session: Session,
@@ -141,6 +158,7 @@ def create_dpoj(
     display_name: str | None,
     job_id: str | None,
     loss_method: str | None,
+    beta: float | None,
     quiet: bool,
     wait: bool,
     wait_timeout: timedelta,
@@ -151,7 +169,7 @@ def create_dpoj(
         dataset=dataset,
         displayName=display_name,
         trainingConfig=settings_to_wire(training),
-        lossConfig=without_unset(method=loss_method) or None,
+        lossConfig=without_unset(method=loss_method, dpo=without_unset(beta=beta) or None) or None,
     )
     made = session.api.create(_PREFERENCE, body, {"dpoJobId": job_id or made_up_id("dpoj")})
     _show_started(session, _PREFERENCE, made, quiet=quiet, wait=wait, timeout=wait_timeout)
@@ -163,6 +181,17 @@ def create_dpoj(
 def get_receipt(session: Session, *, job: str) -> None:
     """Show what was read for a job, by which credential, and that it is refused now."""
     session.show(session.api.get(SUPERVISED, job, verb=":receipt"))
+
+
+def _add_get(noun: str, collection: str) -> None:
+    @command("get", noun, help=f"Show one {noun}, by id or full name.")
+    @click.argument("name")
+    @click.option("--watch", is_flag=True, help="Show step and losses until the job is over.")
+    @wait_timeout_option
+    @talks_to_api
+    def get(session: Session, *, name: str, watch: bool, wait_timeout: timedelta) -> None:
+        job = session.api.get(collection, name)
+        session.show(wait_for_job(session, collection, job, wait_timeout) if watch else job)
 
 
 def _add_cancel(noun: str, collection: str) -> None:
@@ -208,7 +237,7 @@ for _noun, _collection in (
     ("rlor-trainer-job", _REINFORCEMENT),
     ("dpoj", _PREFERENCE),
 ):
-    add_get(_noun, _collection)
+    _add_get(_noun, _collection)
     add_list(_noun, _collection)
     add_delete(_noun, _collection, _DELETE)
     _add_cancel(_noun, _collection)

@@ -23,6 +23,7 @@ import click
 from sublet.cli import accounts, datasets, jobs, models, users, watches
 from sublet.cli.completion import completion
 from sublet.cli.doctor import doctor
+from sublet.cli.rollout import rollout
 from sublet.cli.words import Sublet
 from sublet.client.errors import BadState, NotConfigured, Unreachable, WaitTimedOut
 from sublet.errors import AccessDenied, NotFound, SubletError, TryAgain, Unauthenticated
@@ -94,7 +95,7 @@ def sublet() -> None:
 RESOURCES: Final = (accounts, datasets, jobs, models, users, watches)
 """Their commands are in place as soon as they are imported."""
 
-for _command in (completion, doctor, accounts.whoami):
+for _command in (completion, doctor, rollout, accounts.whoami):
     sublet.add_command(_command)
 for _name, _help in _LATER.items():
     sublet.add_command(_Loaded(_name, help=_help))

@@ -28,7 +28,12 @@ def ask_stack(
         ClickException: the stack refused; its own words.
     """
     stack = state_file.require(data_dir)
-    with httpx.Client(base_url=stack.control_url, trust_env=False, timeout=30) as client:
+    with httpx.Client(
+        base_url=stack.control_url,
+        trust_env=False,
+        timeout=30,
+        verify=stack.control_url.startswith("https"),  # no certificates to read on loopback
+    ) as client:
         headers = {"Authorization": f"Bearer {stack.control_secret}"}
         response = client.request(method, path, json=body, headers=headers)
     answer: dict[str, Any] = response.json()

@@ -44,15 +44,20 @@ def verify_audit(expect: str, output: str, **connection: str | None) -> None:
 
 @verify.command("receipt")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--key", default="", metavar="SHA256", help="The fingerprint of the signer's key.")
+@click.option(
+    "--key",
+    default="",
+    metavar="SHA256|PEM",
+    help="The signer's public key: its fingerprint, or the file that gcloud prints it into.",
+)
 @output_option
 def verify_receipt(file: Path, key: str, output: str) -> None:
     """
     Check a receipt offline: that it was signed, and that nothing in it was changed since.
 
     FILE is the receipt from your bucket, or what `sublet get receipt JOB -o json` printed. The key
-    in the file shows that the file is whole; with --key it shows whose it is: compare it with the
-    fingerprint that the operator of the deployment gave you.
+    in the file shows that the file is whole; with --key it shows whose it is: give the one that you
+    have from the operator of the deployment.
     """
     from sublet.signing import verify_statement
     from sublet.statements import RECEIPT, ForgedStatement, parse_statement
@@ -61,9 +66,10 @@ def verify_receipt(file: Path, key: str, output: str) -> None:
     if statement.kind != RECEIPT:
         raise InvalidRequest(f"this is a {statement.kind}; expected a {RECEIPT}")
     verify_statement(statement)
-    if key and key != statement.key_fingerprint:
+    expected = _fingerprint(key) if key else ""
+    if expected not in ("", statement.key_fingerprint):
         raise ForgedStatement(
-            f"the receipt is signed with key {statement.key_fingerprint}; expected {key}"
+            f"the receipt is signed with key {statement.key_fingerprint}; expected {expected}"
         )
     content = statement.content
     checked = {
@@ -157,6 +163,14 @@ def _signed_text(file: Path) -> str:
             "the receipt is not signed yet: some access that it is about is not refused yet"
         )
     return str(answer["signedReceipt"])
+
+
+def _fingerprint(key: str) -> str:
+    """Of a public key that is given as a file; anything else is a fingerprint already."""
+    from sublet.signing import fingerprint_of_pem
+
+    file = Path(key)
+    return fingerprint_of_pem(file.read_bytes()) if file.is_file() else key.lower()
 
 
 def _check_expected(account: str, entries: Sequence[Mapping[str, Any]], expect: str) -> None:

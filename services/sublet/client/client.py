@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from sublet.client.http import ApiClient, api_of_the_environment
-from sublet.client.jobs import ReinforcementStep, SupervisedFineTuningJob
+from sublet.client.jobs import DpoJob, ReinforcementStep, SupervisedFineTuningJob
 from sublet.client.resources import Account, Dataset, Model
 
 
@@ -37,8 +37,25 @@ class Client:
     def __exit__(self, *exception: object) -> None:
         self.api.close()
 
-    def account(self) -> Account:
-        return Account.read(self.api, self.api.get_account())
+    def account(self, *, bucket: str = "") -> Account:
+        """
+        Args:
+            bucket: where the account is challenged, the label that this bucket has to carry.
+        """
+        return Account.read(self.api, self.api.get_account(bucket=bucket))
+
+    def update_account(
+        self, *, always_on: bool | None = None, challenge_required: bool | None = None
+    ) -> Account:
+        """
+        Change what is given, as an admin of the account.
+
+        Raises:
+            AccessDenied: a challenge would be lifted, which only the operator does.
+        """
+        given = {"alwaysOn": always_on, "challengeRequired": challenge_required}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return Account.read(self.api, self.api.update_account(changes))
 
     def dataset(self, dataset_id: str) -> Dataset:
         """By id or full name, as everything here; NotFound if there is none."""
@@ -68,3 +85,9 @@ class Client:
     def reinforcement_steps(self) -> Iterator[ReinforcementStep]:
         listed = self.api.list(ReinforcementStep.collection)
         return (ReinforcementStep.read(self.api, wire) for wire in listed)
+
+    def dpo_job(self, job_id: str) -> DpoJob:
+        return DpoJob.read(self.api, self.api.get(DpoJob.collection, job_id))
+
+    def dpo_jobs(self) -> Iterator[DpoJob]:
+        return (DpoJob.read(self.api, wire) for wire in self.api.list(DpoJob.collection))

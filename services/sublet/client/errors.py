@@ -129,7 +129,9 @@ def refusal_of(status: int, body: object) -> SubletError:
         body: google.rpc.Status as JSON, or whatever else came.
     """
     if is_control_planes(body):
-        return _by_code().get(body["code"], SubletError)(str(body["message"]))
+        refusal = _by_code().get(body["code"], SubletError)(str(body["message"]))
+        refusal.details = tuple(one for one in body.get("details") or () if isinstance(one, dict))
+        return refusal
     return _STATUSES.get(status, UnexpectedAnswer)(
         f"HTTP {status}, not in the words of a control plane: {str(body).strip()[:200]!r}"
     )

@@ -107,8 +107,12 @@ class ApiClient:
 
     # --- resources --------------------------------------------------------------------------------
 
-    def get_account(self) -> Json:
-        return self.call("GET", f"/v1/accounts/{self.account_id}")
+    def get_account(self, *, bucket: str = "") -> Json:
+        query = {"bucket": bucket} if bucket else None
+        return self.call("GET", f"/v1/accounts/{self.account_id}", params=query)
+
+    def update_account(self, changes: Mapping[str, Any]) -> Json:
+        return self.call("PATCH", f"/v1/accounts/{self.account_id}", json=changes)
 
     def get(self, collection: str, name: str, *, verb: str = "") -> Json:
         return self.call("GET", self.path(collection, name) + verb)

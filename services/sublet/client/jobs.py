@@ -35,7 +35,10 @@ class JobProgress(Part, frozen=True, kw_only=True):
 
 
 class Job(Resource, frozen=True, kw_only=True):
-    """`loss` is nats per supervised token, at `step`; both are the trainer's last word."""
+    """
+    Losses are nats per supervised token: `loss` at `step`, `eval_loss` at the newest evaluation, if
+    there is one. They are the trainer's last word.
+    """
 
     display_name: str = ""
     state: str = ""
@@ -50,6 +53,7 @@ class Job(Resource, frozen=True, kw_only=True):
     step: int = 0
     num_steps: int = 0
     loss: float | None = None
+    eval_loss: float | None = None
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
     heartbeat_age_seconds: float | None = None
@@ -120,6 +124,11 @@ class Job(Resource, frozen=True, kw_only=True):
         """
         return self.read(self._api, self._api.do(self.collection, self.name, ":resume"))
 
+    def receipt(self) -> Receipt:
+        """Which bytes were read for it, by which credentials, and that they are refused now."""
+        wire = self._api.get(self.collection, self.name, verb=":receipt")
+        return converted(wire, Receipt)
+
     def model(self) -> Model:
         """
         The model that it wrote.
@@ -143,18 +152,21 @@ def _show_nothing(job: Job) -> None:
 class SupervisedFineTuningJob(Job, frozen=True, kw_only=True):
     collection = "supervisedFineTuningJobs"
 
-    def receipt(self) -> Receipt:
-        """Which bytes were read for it, by which credentials, and that they are refused now."""
-        wire = self._api.get(self.collection, self.name, verb=":receipt")
-        return converted(wire, Receipt)
 
-
-class ReinforcementStep(Job, frozen=True, kw_only=True):
-    """One step of policy improvement on rewards that are in the dataset."""
-
-    collection = "rlorTrainerJobs"
-
+class _ConfiguredJob(Job, frozen=True, kw_only=True):
     @classmethod
     def read(cls, api: ApiClient, wire: Mapping[str, Any]) -> Self:
         """What stands under trainingConfig on the wire stands beside the state here."""
         return super().read(api, {**(wire.get("trainingConfig") or {}), **wire})
+
+
+class ReinforcementStep(_ConfiguredJob, frozen=True, kw_only=True):
+    """One step of policy improvement on rewards that are in the dataset."""
+
+    collection = "rlorTrainerJobs"
+
+
+class DpoJob(_ConfiguredJob, frozen=True, kw_only=True):
+    """A training on which of two answers is preferred."""
+
+    collection = "dpoJobs"

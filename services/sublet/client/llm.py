@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sublet.client.client import Client
 from sublet.client.errors import NotFound
-from sublet.client.jobs import ReinforcementStep, SupervisedFineTuningJob
+from sublet.client.jobs import DpoJob, ReinforcementStep, SupervisedFineTuningJob
 from sublet.client.resources import Dataset
 from sublet.client.retries import made_up_id
 
@@ -61,7 +61,18 @@ class LLM:
         max_context_length: int | None = None,
         batch_size: int | None = None,
         learning_rate_warmup_steps: int | None = None,
+        learning_rate_scheduler: str | None = None,
+        learning_rate_min_lr_ratio: float | None = None,
         optimizer_weight_decay: float | None = None,
+        evaluation_dataset: Dataset | str | None = None,
+        eval_auto_carveout: bool | None = None,
+        early_stop: bool | None = None,
+        lora_alpha: int | None = None,
+        lora_dropout: float | None = None,
+        target_modules: Sequence[str] | None = None,
+        use_rslora: bool | None = None,
+        use_dora: bool | None = None,
+        drop_long_rows: bool | None = None,
     ) -> SupervisedFineTuningJob:
         """
         Train on the assistant's turns of a dataset. What is not given has the control plane's
@@ -71,6 +82,11 @@ class LLM:
             dataset_or_id, dataset: one of them; the first is the Fireworks client's name for it.
             output_model: the new model's id; it must not exist. Else the job's id.
             batch_size: tokens of an optimiser step.
+            learning_rate_scheduler: cosine, linear or constant.
+            evaluation_dataset, eval_auto_carveout: at most one; the second holds rows out.
+            early_stop: end after an epoch whose evaluation is no better, with the best adapter.
+            lora_alpha, lora_dropout, target_modules, use_rslora, use_dora: as PEFT has them.
+            drop_long_rows: those beyond max_context_length, instead of cutting them there.
 
         Raises:
             AlreadyExists: the output model or another job of that id exists.
@@ -87,7 +103,18 @@ class LLM:
             "maxContextLength": max_context_length,
             "batchSize": batch_size,
             "learningRateWarmupSteps": learning_rate_warmup_steps,
+            "learningRateScheduler": learning_rate_scheduler,
+            "learningRateMinLrRatio": learning_rate_min_lr_ratio,
             "optimizerWeightDecay": optimizer_weight_decay,
+            "evaluationDataset": _name_of(evaluation_dataset) if evaluation_dataset else None,
+            "evalAutoCarveout": eval_auto_carveout,
+            "earlyStop": early_stop,
+            "loraAlpha": lora_alpha,
+            "loraDropout": lora_dropout,
+            "targetModules": list(target_modules) if target_modules else None,
+            "useRslora": use_rslora,
+            "useDora": use_dora,
+            "dropLongRows": drop_long_rows,
         }
         query = {"supervisedFineTuningJobId": job_id or made_up_id("sftj")}
         made = self.client.api.create(SupervisedFineTuningJob.collection, _given(body), query)
@@ -118,12 +145,12 @@ class LLM:
         Args:
             output_model: the new model's id; it must not exist.
             batch_size: tokens of an optimiser step.
-            accelerator_count, accelerator_type: hints; the deployment decides.
+            accelerator_count, accelerator_type: what to train on; a laptop takes them for hints.
             reward_weights: "NAME" or "NAME=WEIGHT" each.
             loss_method: GRPO, DAPO or GSPO_TOKEN.
 
         Raises:
-            Unimplemented: the control plane's trainer has no such loss.
+            FailedPrecondition: the dataset has no groups of samples with rewards.
             AlreadyExists: the output model exists.
         """
         training = {
@@ -147,6 +174,56 @@ class LLM:
         query = {"rlorTrainerJobId": step_id or made_up_id("step")}
         made = self.client.api.create(ReinforcementStep.collection, _given(body), query)
         return ReinforcementStep.read(self.client.api, made)
+
+    def create_dpo_job(
+        self,
+        display_name: str | None = None,
+        dataset_or_id: Dataset | str | None = None,
+        *,
+        dataset: Dataset | str | None = None,
+        output_model: str | None = None,
+        job_id: str | None = None,
+        epochs: int | None = None,
+        learning_rate: float | None = None,
+        lora_rank: int | None = None,
+        max_context_length: int | None = None,
+        batch_size: int | None = None,
+        loss_method: str | None = None,
+        beta: float | None = None,
+    ) -> DpoJob:
+        """
+        Train on which of two answers is preferred.
+
+        Args:
+            dataset_or_id, dataset: one of them, as for a supervised job.
+            output_model: the new model's id; it must not exist. Else the job's id.
+            batch_size: tokens of an optimiser step.
+            loss_method: DPO or ORPO.
+            beta: DPO's temperature.
+
+        Raises:
+            FailedPrecondition: the dataset has no preferences.
+            AlreadyExists: the output model or another job of that id exists.
+        """
+        training = {
+            "outputModel": output_model,
+            **self._starting_point(),
+            "epochs": epochs,
+            "learningRate": learning_rate,
+            "loraRank": lora_rank,
+            "maxContextLength": max_context_length,
+            "batchSize": batch_size,
+        }
+        dpo = None if beta is None else {"beta": beta}
+        body = {
+            "displayName": display_name,
+            "dataset": _name_of(dataset_or_id, dataset),
+            "trainingConfig": _given(training),
+            "lossConfig": _given({"method": loss_method, "dpo": dpo}) or None,
+        }
+        query = {"dpoJobId": job_id or made_up_id("dpoj")}
+        made = self.client.api.create(DpoJob.collection, _given(body), query)
+        return DpoJob.read(self.client.api, made)
 
     def _starting_point(self) -> dict[str, str]:
         """The field that names the model: an adapter is trained further, a base model is begun."""

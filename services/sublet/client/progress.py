@@ -70,6 +70,10 @@ def in_words(job: Job, *, with_loss: bool = True) -> str:
         words.append(f"step {job.step}/{job.num_steps}")
     if with_loss and job.loss is not None:
         words.append(f"loss {job.loss:.4f}")
+    if job.eval_loss is not None:
+        words.append(f"evaluation {job.eval_loss:.4f}")
+    if job.status.code == "OK" and job.status.message:
+        words.append(job.status.message)
     return "  ".join(words)
 
 

@@ -62,14 +62,24 @@ class Probe(Part, frozen=True, kw_only=True):
     answers: str = ""
 
 
+class ReadBeside(Part, frozen=True, kw_only=True):
+    """The tensors that a training began with, or what it was evaluated on."""
+
+    external_url: str
+    external_generation: str
+
+
 class Reading(Part, frozen=True, kw_only=True):
-    """One lease of a job: what it could read, how much it did, and since when it cannot."""
+    """
+    One lease of a job: what it could read, how much of all that it did, and since when it cannot.
+    """
 
     lease: str
     purpose: str
     state: str
     external_url: str
     external_generation: str
+    reads_beside: tuple[ReadBeside, ...] = ()
     bytes_read: int = 0
     credential: str = ""
     start_time: datetime | None = None
@@ -142,7 +152,12 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True, rename="camel", dict=T
 
 
 class Account(Resource, frozen=True, kw_only=True):
-    """`email` is the address that a bucket's owner grants, to say for which tenant it is."""
+    """
+    `email` is the address that a bucket's owner grants, to say for which tenant it is.
+
+    An `always_on` account's jobs start at once, and its access ends with its tokens' age; one with
+    `challenge_required` needs on each bucket the label that `client.account(bucket=...)` shows.
+    """
 
     collection = "accounts"
 
@@ -152,6 +167,9 @@ class Account(Resource, frozen=True, kw_only=True):
     control_plane_service_account: str = ""
     data_service_accounts: tuple[str, ...] = ()
     project_numbers: tuple[int, ...] = ()
+    always_on: bool = False
+    challenge_required: bool = False
+    challenge_label: str = ""
 
 
 class PeftDetails(Part, frozen=True, kw_only=True):

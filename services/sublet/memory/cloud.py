@@ -6,7 +6,7 @@ contract suite.
 
 import itertools
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -34,6 +34,7 @@ class MemoryBucket:
     generations: dict[str, dict[Generation, bytes]] = field(default_factory=dict)
     encodings: dict[str, str] = field(default_factory=dict)
     folders: list[FolderPolicy] = field(default_factory=list)
+    shows_folders: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class _Minted:
     token: AccessToken
     account: Email
     reads: ObjectVersion
+    beside: tuple[ObjectVersion, ...]
     writes: OutputPrefix | None
 
 
@@ -87,6 +89,13 @@ class MemoryCloud:
         etag = str(next(self._numbers))
         self.buckets[bucket].policy = Policy(version=3, etag=etag, bindings=tuple(bindings))
 
+    def grant_folder(self, bucket: str, folder: str, role: str, member: str) -> None:
+        """The one binding of a managed folder, which is made if it is not there."""
+        bindings = (Binding(role=role, members=(member,)),)
+        policy = Policy(version=3, etag=str(next(self._numbers)), bindings=bindings)
+        others = [one for one in self.buckets[bucket].folders if one.folder != folder]
+        self.buckets[bucket].folders = [*others, FolderPolicy(folder=folder, policy=policy)]
+
     def put(self, bucket: str, name: str, data: bytes) -> ObjectVersion:
         generation = Generation(next(self._numbers))
         self.buckets[bucket].generations.setdefault(name, {})[generation] = data
@@ -126,8 +135,15 @@ class MemoryCloud:
                 binding.condition is None
                 or evaluate(binding.condition.expression, request) is Truth.TRUE
             )
-            for binding in self.buckets[bucket].policy.bindings
+            for binding in self._bindings_over(bucket, name)
         )
+
+    def _bindings_over(self, bucket: str, name: str) -> Iterator[Binding]:
+        made = self.buckets[bucket]
+        yield from made.policy.bindings
+        for folder in made.folders:
+            if folder.covers(name):
+                yield from folder.policy.bindings
 
     def _role_carries(self, role: str, permission: str) -> bool:
         return bool(carries(role, permission)) or permission in self.custom_roles.get(role, ())
@@ -144,7 +160,9 @@ class MemoryCloud:
 
     def managed_folders(self, bucket: str) -> tuple[FolderPolicy, ...] | NotVisible:
         made = self.buckets.get(bucket)
-        return tuple(made.folders) if made else NotVisible("there is no such bucket")
+        if made is None or not made.shows_folders:
+            return NotVisible("there is no such bucket, or it does not show its folders")
+        return tuple(made.folders)
 
     def permissions_of(self, custom_role: str) -> frozenset[str] | NotVisible:
         return self.custom_roles.get(custom_role, NotVisible("there is no such role"))
@@ -154,6 +172,7 @@ class MemoryCloud:
         data_account: Email,
         *,
         reads: ObjectVersion,
+        beside: tuple[ObjectVersion, ...] = (),
         writes: OutputPrefix | None,
         ttl: timedelta,
     ) -> AccessToken:
@@ -161,7 +180,7 @@ class MemoryCloud:
             raise TryAgain(f"{data_account} is disabled")
         secret = f"memory-token-{next(self._numbers)}"
         token = AccessToken(secret=secret, expires_at=self.clock.now() + ttl)
-        self._tokens[secret] = _Minted(token, data_account, reads, writes)
+        self._tokens[secret] = _Minted(token, data_account, reads, beside, writes)
         return token
 
     def set_enabled(self, data_account: Email, *, enabled: bool) -> None:
@@ -176,9 +195,19 @@ class MemoryCloud:
             raise NotFound(f"{data_account} does not exist")
         return data_account not in self.disabled
 
-    def probe(self, token: str, *, reads: ObjectVersion, writes: OutputPrefix | None) -> Probe:
+    def probe(
+        self,
+        token: str,
+        *,
+        reads: ObjectVersion,
+        beside: tuple[ObjectVersion, ...] = (),
+        writes: OutputPrefix | None,
+    ) -> Probe:
         permission = _LIST if reads.is_folder else _GET
         answers = {"read": self.status_of(token, permission, reads.bucket, reads.object)}
+        for number, other in enumerate(beside, 1):
+            status = self.status_of(token, _GET, other.bucket, other.object)
+            answers[f"read beside {number}"] = status
         if writes:
             name = f"{writes.prefix}revocation-probe"
             answers["create"] = self.status_of(token, _CREATE, writes.bucket, name)
@@ -193,9 +222,11 @@ class MemoryCloud:
 
 
 def _in_boundary(minted: _Minted, permission: str, bucket: str, name: str) -> bool:
-    """That object to read, that prefix to create under and to read back, and nothing else."""
+    """Those objects to read, that prefix to create under and to read back, and nothing else."""
     reads = _LIST if minted.reads.is_folder else _GET
     if permission == reads and (bucket, name) == (minted.reads.bucket, minted.reads.object):
+        return True
+    if permission == _GET and (bucket, name) in [(one.bucket, one.object) for one in minted.beside]:
         return True
     writes = minted.writes
     return (

@@ -7,8 +7,16 @@ import itertools
 from dataclasses import replace
 
 from sublet.events import Fact
+from sublet.machines import Machine
 from sublet.names import JobName, LeaseName
-from sublet.ports import Clock, DeadLetter, Execution, ExecutionState, OutboxEntry
+from sublet.ports import (
+    LIVING_EXECUTIONS,
+    Clock,
+    DeadLetter,
+    Execution,
+    ExecutionState,
+    OutboxEntry,
+)
 
 
 class MemoryPublisher:
@@ -37,14 +45,21 @@ class MemoryDeadLetters:
 
 
 class MemoryRunner:
+    """`is_seen_late`: what was started is not found by a repeat that follows at once."""
+
     def __init__(self, clock: Clock) -> None:
+        self.is_seen_late = False
         self._clock = clock
         self.started: dict[str, LeaseName] = {}
         self._executions: dict[str, Execution] = {}
         self._numbers = itertools.count(1)
 
-    def start(self, job: JobName, lease: LeaseName) -> str:
-        del job
+    def start(self, job: JobName, lease: LeaseName, machine: Machine | None = None) -> str:
+        del job, machine
+        if not self.is_seen_late:
+            for execution in self.running():
+                if lease and execution.lease == lease:
+                    return execution.name
         name = f"execution-{next(self._numbers)}"
         self.started[name] = lease
         self._executions[name] = Execution(
@@ -60,10 +75,10 @@ class MemoryRunner:
         return self._executions.get(execution, unknown)
 
     def running(self) -> list[Execution]:
-        return [e for e in self._executions.values() if e.state is ExecutionState.RUNNING]
+        return [e for e in self._executions.values() if e.state in LIVING_EXECUTIONS]
 
     def cancel(self, execution: str) -> None:
-        if self.look_up(execution).state is ExecutionState.RUNNING:
+        if self.look_up(execution).state in LIVING_EXECUTIONS:
             self.end(execution, ExecutionState.CANCELLED)
 
     def end(self, execution: str, state: ExecutionState, message: str = "") -> None:

@@ -36,8 +36,9 @@ async def raise_every_error(tenant, other):
             9,
         ),
         (lambda: steps.create(loss_config=dapo, **step), fireworks.BadRequestError, 400, 3),
-        (lambda: steps.create(**step), fireworks.InternalServerError, 501, 12),
-        (lambda: client.dpo_jobs.create(**step), fireworks.InternalServerError, 501, 12),
+        (lambda: steps.create(**step), fireworks.BadRequestError, 400, 9),
+        (lambda: client.dpo_jobs.create(**step), fireworks.BadRequestError, 400, 9),
+        (lambda: steps.create(keep_alive=True), fireworks.InternalServerError, 501, 12),
         (client.deployments.list, fireworks.InternalServerError, 501, 12),
     ]
     for attempt, kind, status, code in expected:

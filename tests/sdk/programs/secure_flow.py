@@ -6,7 +6,14 @@ import time
 from fireworks import BadRequestError, InternalServerError, NotFoundError
 from flavours import every
 
-SETTINGS = {"epochs": 1, "batch_size": 4096, "learning_rate": 0.001, "lora_rank": 8}
+SETTINGS = {
+    "epochs": 1,
+    "batch_size": 4096,
+    "learning_rate": 0.001,
+    "lora_rank": 8,
+    "eval_auto_carveout": True,
+    "extra_body": {"loraAlpha": 24, "useRslora": True},
+}
 BASE = "accounts/fireworks/models/tiny-random"
 OVER = ("JOB_STATE_COMPLETED", "JOB_STATE_FAILED", "JOB_STATE_CANCELLED")
 
@@ -47,6 +54,7 @@ async def start_cancel_and_resume(tenant, dataset):
     job = await jobs.create(**asked)
     assert job.output_model == dataset.name.replace("datasets/secure-sft", "models/secure-model")
     assert (job.epochs, job.lora_rank, job.learning_rate) == (1, 8, 0.001)
+    assert (job.eval_auto_carveout, job.loraAlpha, job.useRslora) == (True, 24, True)
     assert await jobs.cancel("first", body={}) == {}
     assert await jobs.cancel("first", body={}) == {}, "a cancel may be repeated"
     assert (await jobs.get("first")).state == "JOB_STATE_CANCELLED"
@@ -63,6 +71,7 @@ async def finished(tenant, job_id):
         await asyncio.sleep(0.2)
     assert job.state == "JOB_STATE_COMPLETED", job
     assert job.status.code == "OK" and job.job_progress.percent == 100 and job.completed_time
+    assert job.evalLoss > 0
     return job
 
 

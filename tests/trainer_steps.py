@@ -1,0 +1,74 @@
+"""A training's steps without what is around them: rows in; losses, gradients and metrics out."""
+
+import json
+from dataclasses import replace
+
+import torch
+
+from sublet.jobs import TrainingSettings
+from sublet.losses import Loss, LossMethod
+from sublet_trainer.blocks import BlockReader
+from sublet_trainer.corpus import START, Corpus
+from sublet_trainer.methods import objective_for
+from sublet_trainer.packing import pack
+from sublet_trainer.ranks import Alone
+from sublet_trainer.training import TrainingState, new_optimiser, train
+
+CPU = torch.device("cpu")
+GRPO = Loss(method=LossMethod.GRPO)
+SETTINGS = TrainingSettings(
+    epochs=2, batch_size=400, lora_rank=4, learning_rate=1e-2, weight_decay=0.0, seed=5
+)
+
+
+def corpus_of(tokeniser, rows, loss=GRPO, settings=SETTINGS):
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    reader = BlockReader(
+        lambda start, end: iter([data[start:end]]),
+        tokeniser,
+        url="gs://acme/in.jsonl",
+        size_bytes=len(data),
+        check=lambda: None,
+        loss=loss,
+    )
+    return Corpus(reader, settings, url="gs://acme/in.jsonl", size_bytes=len(data))
+
+
+def documents_of(tokeniser, rows, loss=GRPO):
+    """Of all rows, as one step trains on them."""
+    corpus = corpus_of(tokeniser, rows, loss, replace(SETTINGS, batch_size=10**6))
+    corpus.survey(num_rows_registered=0)
+    return next(corpus.steps(START)).documents
+
+
+def trained_on(model, tokeniser, rows, *, loss=GRPO, settings=SETTINGS):
+    corpus = corpus_of(tokeniser, rows, loss, settings)
+    state = TrainingState(num_steps=corpus.survey(num_rows_registered=0))
+    train(
+        model,
+        new_optimiser(model, settings),
+        corpus.steps(START),
+        state,
+        settings,
+        objective_for(loss),
+        ranks=Alone(),
+        check=lambda: None,
+        after_step=lambda: False,
+    )
+    return state.metrics
+
+
+def step_of(model, objective, documents, *, capacity=10_000):
+    """The loss, its gradient and the metrics of one step."""
+    for parameter in model.parameters().values():
+        parameter.grad = None
+    total, sums = 0.0, {}
+    for row in pack(documents, capacity=capacity, device=CPU):
+        part = objective.row_loss(model, row, recomputes=False)
+        loss = part.loss / objective.divisor(documents)
+        loss.backward()
+        total += loss.item()
+        sums = {name: sums.get(name, 0.0) + number for name, number in part.sums.items()}
+    gradient = torch.cat([one.grad.flatten() for one in model.parameters().values()])
+    examples = {document.line for document in documents}
+    return total, gradient, objective.metrics(sums, num_examples=len(examples))
