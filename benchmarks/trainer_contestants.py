@@ -78,26 +78,27 @@ def sublet(clock: Clock) -> list[float]:
     from sublet_trainer.documents import Document  # noqa: PLC0415
     from sublet_trainer.objectives import Supervised  # noqa: PLC0415
     from sublet_trainer.precision import use_fastest_true_fp32  # noqa: PLC0415
+    from sublet_trainer.ranks import Alone  # noqa: PLC0415
     from sublet_trainer.training import TrainingState, new_optimiser, train  # noqa: PLC0415
 
-    class FixedSteps:
-        def steps(self, _: Position) -> Iterator[StepDocuments]:
-            for number, step in enumerate(STEPS):
-                documents = [
-                    Document(
-                        ids_T=np.asarray(one["input_ids"], np.int32),
-                        is_supervised_T=np.asarray(one["labels"]) >= 0,
-                        weight=1.0,
-                        is_truncated=False,
-                    )
-                    for one in step
-                ]
-                clock.tokens.append(sum(len(one.ids_T) for one in documents))
-                clock.supervised.append(sum(one.num_supervised for one in documents))
-                yield StepDocuments(documents, Position(step=number + 1), 0.0)
+    def fixed_steps() -> Iterator[StepDocuments]:
+        for number, step in enumerate(STEPS):
+            documents = [
+                Document(
+                    ids_T=np.asarray(one["input_ids"], np.int32),
+                    is_supervised_T=np.asarray(one["labels"]) >= 0,
+                    weight=1.0,
+                    is_truncated=False,
+                )
+                for one in step
+            ]
+            clock.tokens.append(sum(len(one.ids_T) for one in documents))
+            clock.supervised.append(sum(one.num_supervised for one in documents))
+            yield StepDocuments(documents, Position(step=number + 1), 0.0)
 
-        def check_has_steps(self, num_steps: int) -> None:
-            assert num_steps == len(STEPS)
+    def after_step() -> bool:
+        clock.step_ended()
+        return False
 
     if CONTEST["dtype"] == "fp32":
         use_fastest_true_fp32()
@@ -108,12 +109,13 @@ def sublet(clock: Clock) -> list[float]:
     train(
         model,
         new_optimiser(model, settings),
-        FixedSteps(),
+        fixed_steps(),
         state,
         settings,
         Supervised(),
+        ranks=Alone(),
         check=lambda: None,
-        after_step=clock.step_ended,
+        after_step=after_step,
     )
     return [step.loss for step in state.metrics]
 

@@ -20,6 +20,7 @@ from sublet.leases import DataAccount
 from sublet.local.iam.service_accounts import service_account_resource
 from sublet.names import AccountName, Email, Generation, ObjectVersion, WatchName
 from sublet.ports import create
+from sublet.roles import VERIFIER_PERMISSIONS
 from sublet.watches import Watch
 
 PLATFORM = "platform"
@@ -46,10 +47,9 @@ class EnforcedCloud:
         running.do(lambda cloud: cloud.projects.ensure(PLATFORM))
         for name in ("lease-broker", "verifier", "trainer", "start-training", "register-dataset"):
             self.add_account(Email(f"{name}@{PLATFORM}.iam.gserviceaccount.com"))
-        looks = frozenset({"storage.buckets.get", "storage.buckets.getIamPolicy"})
         verbs = ("disable", "enable", "get")
         switches = frozenset(f"iam.serviceAccounts.{verb}" for verb in verbs)
-        running.do(lambda cloud: cloud.iam.create_role(LOOKS, looks))
+        running.do(lambda cloud: cloud.iam.create_role(LOOKS, frozenset(VERIFIER_PERMISSIONS)))
         running.do(lambda cloud: cloud.iam.create_role(SWITCHES, switches))
         inspector = GcsBucketInspector(_As(running, VERIFIER), self.endpoints)
         self.metadata, self.policy = inspector.metadata, inspector.policy
@@ -111,6 +111,15 @@ class EnforcedCloud:
         policy.version = 3
         policy.bindings = change(list(policy.bindings))
         bucket.set_iam_policy(policy)
+
+    def grant_folder(self, bucket: str, folder: str, role: str, *members: str) -> None:
+        """The one binding of a managed folder, which is made if it is not there."""
+        url = f"{self.endpoints.storage}/storage/v1/b/{bucket}/managedFolders"
+        made = requests.post(url, json={"name": folder}, timeout=10)
+        assert made.status_code in (200, 409), made.text
+        policy = {"version": 3, "bindings": [{"role": role, "members": members}]}
+        place = f"{url}/{requests.utils.quote(folder, safe='')}/iam"
+        requests.put(place, json=policy, timeout=10).raise_for_status()
 
     def put(self, bucket: str, name: str, data: bytes) -> ObjectVersion:
         blob = self.bucket(bucket).blob(name)

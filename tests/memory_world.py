@@ -19,7 +19,7 @@ from sublet.delivery import Delivery
 from sublet.dispatch import Dispatch
 from sublet.events import ObjectFinalized, ObjectFound, TrainingFinished, TrainingRequested
 from sublet.handover import Claim, Ending, Heartbeat, TrainedAdapter
-from sublet.jobs import Job, TrainingSettings
+from sublet.jobs import Job, PinnedObject, TrainingSettings
 from sublet.leases import DataAccount, Lease, LeaseTerms
 from sublet.lending import Callers, Lending
 from sublet.memory.broker import InProcessBroker
@@ -30,7 +30,16 @@ from sublet.memory.registry import MemoryRegistry
 from sublet.memory.seal import MemorySeal
 from sublet.minting import Minting
 from sublet.models import CATALOGUE, Model, ModelKind, ModelState
-from sublet.names import AccountName, Email, LeaseName, ModelName, ObjectVersion, WatchName
+from sublet.names import (
+    AccountName,
+    Email,
+    Generation,
+    LeaseName,
+    ModelName,
+    ObjectVersion,
+    OutputPrefix,
+    WatchName,
+)
 from sublet.outbox import Outbox
 from sublet.ownership import Ownership
 from sublet.ports import LeasedObjects, Query, Registry, TokenSource, create
@@ -74,12 +83,14 @@ class Trainer:
     execution: str
     attempt: int = 0
     epoch: int = 0
+    writes: OutputPrefix | None = None
     tokens: list[str] = field(default_factory=list)
 
     def claim(self):
         claim = Claim(execution=self.execution, attempt=self.attempt)
         assignment = self.broker.claim(self.lease, claim)
         self.epoch = assignment.epoch
+        self.writes = assignment.training.writes
         self.tokens.append(assignment.token.secret)
         return assignment
 
@@ -91,9 +102,25 @@ class Trainer:
         return renewal
 
     def finish(self, **more) -> Lease:
-        adapter = TrainedAdapter(folder="models/m/epoch-1/", rank=8, target_modules=("q_proj",))
+        adapter = TrainedAdapter(
+            folder="models/m/epoch-1/",
+            rank=8,
+            target_modules=("q_proj",),
+            weights=self.weights(),
+            base_sha256="b" * 64,
+        )
         ending = {"bytes_read": 100, "is_success": True, "adapter": adapter, **more}
         return self.broker.finish(self.lease, Ending(epoch=self.epoch, **ending))
+
+    def weights(self) -> PinnedObject | None:
+        """The tensors under its own prefix, as if they had been written."""
+        if self.writes is None:
+            return None
+        name = f"{self.writes.prefix}epoch-{self.epoch}/adapter_model.safetensors"
+        version = ObjectVersion(
+            bucket=self.writes.bucket, object=name, generation=Generation(self.epoch)
+        )
+        return PinnedObject(version=version, crc32c="AAAAAA==", size_bytes=8)
 
 
 class World:

@@ -1,75 +1,82 @@
 """
 Which of the use cases' recoveries a corpus has run: every `except` of theirs is one, and one that
-no seed ever comes to is code that nobody has tried.
+no seed ever comes to is code that nobody has tried. Each tells so itself: the functions get the
+code that they have, with one more statement at the head of every handler.
 """
 
 import ast
 import importlib
-import sys
+import inspect
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial, reduce
 from pathlib import Path
-from types import FrameType
-from typing import Any
-
-from simulation.scheduler import Scheduler
+from types import CodeType, FunctionType
 
 USE_CASES = (
     *("auditing", "data_accounts", "delivery", "dispatch", "holding", "lending", "looks"),
     *("minting", "outbox", "quarantine", "reclaiming", "registration", "repairs", "revocation"),
     *("sweep", "training_runs", "verification"),
 )
+_TELL = "tell_of_a_recovery"
 
 
-def recoveries() -> dict[tuple[str, int], str]:
-    """Each handler by file and line of its first statement, as a reader would name it."""
-    found = {}
-    for name in USE_CASES:
-        path = importlib.import_module(f"sublet.{name}").__file__
-        assert path is not None
-        for function in ast.walk(ast.parse(Path(path).read_text())):
-            if not isinstance(function, ast.FunctionDef):
-                continue
-            for node in ast.walk(function):
-                if isinstance(node, ast.ExceptHandler):
-                    caught = ast.unparse(node.type) if node.type else "everything"
-                    place = (path, node.body[0].lineno)
-                    found[place] = f"{name}.{function.name}: except {caught}"
-    return found
+def recoveries() -> frozenset[str]:
+    """Every handler, as a reader would name it."""
+    return frozenset(what for name in USE_CASES for what in _telling(name)[0])
 
 
 @contextmanager
-def watched(wanted: dict[tuple[str, int], str], seen: set[str]) -> Iterator[None]:
-    """Add to `seen` what processes of the simulation run of `wanted`, while inside."""
-    lines: dict[tuple[str, str], dict[int, str]] = {}
-    for (path, line), what in wanted.items():
-        function = what.partition(":")[0].rpartition(".")[2]
-        lines.setdefault((path, function), {})[line] = what
+def watched(seen: Counter[str]) -> Iterator[None]:
+    """Count which recoveries are run while inside."""
 
-    def enter(frame: FrameType, event: str, _: Any) -> Any:
-        of_function = lines.get((frame.f_code.co_filename, frame.f_code.co_name))
-        if of_function is None:
-            return None
+    def tell(what: str) -> None:
+        seen[what] += 1
 
-        def step(frame: FrameType, event: str, _: Any) -> Any:
-            if frame.f_lineno in of_function:
-                seen.add(of_function[frame.f_lineno])
-            return step
-
-        return step
-
-    spawn = Scheduler.spawn
-
-    def traced(self: Scheduler, name: str, body: Any, done: Any = None) -> Any:
-        def run() -> Any:
-            sys.settrace(enter)
-            return body()
-
-        return spawn(self, name, run, done)
-
-    Scheduler.spawn = traced
-    try:
+    with ExitStack() as undo:
+        for name in USE_CASES:
+            module = importlib.import_module(f"sublet.{name}")
+            setattr(module, _TELL, tell)
+            undo.callback(delattr, module, _TELL)
+            for function, code in _telling(name)[1]:
+                undo.callback(partial(setattr, function, "__code__", function.__code__))
+                function.__code__ = code
         yield
-    finally:
-        Scheduler.spawn = spawn
-        sys.settrace(None)
+
+
+@cache
+def _telling(name: str) -> tuple[frozenset[str], list[tuple[FunctionType, CodeType]]]:
+    """The recoveries of a module, and its functions with the code that tells of them."""
+    module = importlib.import_module(f"sublet.{name}")
+    assert module.__file__ is not None
+    tree = ast.parse(Path(module.__file__).read_text())
+    told = set()
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef):
+            told |= {_told(name, function, node) for node in ast.walk(function) if _recovers(node)}
+    codes = _functions_of(compile(ast.fix_missing_locations(tree), module.__file__, "exec"))
+    return frozenset(told), [
+        (inspect.unwrap(reduce(getattr, code.co_qualname.split("."), module)), code)
+        for code in codes
+        if _TELL in code.co_names
+    ]
+
+
+def _recovers(node: ast.AST) -> bool:
+    return isinstance(node, ast.ExceptHandler)
+
+
+def _told(module: str, function: ast.FunctionDef, handler: ast.ExceptHandler) -> str:
+    caught = ast.unparse(handler.type) if handler.type else "everything"
+    what = f"{module}.{function.name}: except {caught}"
+    tell = ast.Call(func=ast.Name(_TELL, ast.Load()), args=[ast.Constant(what)], keywords=[])
+    handler.body.insert(0, ast.copy_location(ast.Expr(tell), handler.body[0]))
+    return what
+
+
+def _functions_of(code: CodeType) -> Iterator[CodeType]:
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield inner
+            yield from _functions_of(inner)

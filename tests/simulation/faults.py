@@ -31,6 +31,7 @@ class TrainerFault(StrEnum):
     NEVER_STARTS = "an execution fails before its container runs"
     KILLED = "a container is killed, and tried again by its execution"
     LOST = "a container is taken for dead, and tried again while it runs on"
+    TIMES_OUT = "an execution comes to its time limit, and is not tried again"
     HANGS = "a container runs on and says nothing more"
     DAWDLES = "a container trains on beyond the end of its lease"
     LINGERS = "a container goes on after its work is done"
@@ -45,8 +46,8 @@ class OwnerAct(StrEnum):
 
     OVERWRITES = "an object is overwritten"
     REMOVES = "an object is removed"
-    CANCELS = "a job is cancelled"
-    RESUMES = "a job that failed or was cancelled is asked for again"
+    CANCELS = "a job is cancelled, twice at once"
+    RESUMES = "a job that failed or was cancelled is asked for again, twice at once"
     BAD_ROWS = "an object has rows that nobody can train on"
     TURNS_OFF = "a watch is turned off, and on again"
 
@@ -62,13 +63,13 @@ FAULTS: tuple[Fault, ...] = (
 )
 _CALL_RATES = (0.0, 0.0, 0.001, 0.004, 0.012)
 _STALL_RATES = (0.0, 0.002, 0.01, 0.03)
-_STALLS = (CallFault.STALL_BEFORE, CallFault.STALL_AFTER)
+STALLS = (CallFault.STALL_BEFORE, CallFault.STALL_AFTER)
 _SWITCH_RATES = (0.0, 0.0, 0.3, 0.7)
 _OTHER_RATES = (0.0, 0.0, 0.1, 0.3)
 
 
 def _rates_of(fault: Fault) -> tuple[float, ...]:
-    if fault in _STALLS:
+    if fault in STALLS:
         return _STALL_RATES
     if isinstance(fault, CallFault):
         return _CALL_RATES
@@ -88,11 +89,11 @@ class Swarm:
 
         return cls({fault: rate(fault) for fault in FAULTS})
 
-    def call_thresholds(self) -> list[tuple[float, CallFault]]:
-        """Faults of calls as slices of [0, 1), for one draw to fall into."""
-        edge, thresholds = 0.0, []
+    def call_thresholds(self) -> list[tuple[int, CallFault]]:
+        """Faults of calls as slices of what 64 bits can be, for one draw to fall into."""
+        edge, thresholds = 0, []
         for fault in CallFault:
-            edge += self.rates[fault]
+            edge += int(self.rates[fault] * 2**64)
             if self.rates[fault]:
                 thresholds.append((edge, fault))
         return thresholds

@@ -17,6 +17,7 @@ from sublet.jobs import RESUMABLE, Job, JobState
 from sublet.leases import DataAccount, Lease, LeaseState
 from sublet.models import Model, ModelState
 from sublet.names import Email, LeaseName, ObjectVersion
+from sublet.ports import R
 
 if TYPE_CHECKING:
     from simulation.world import SimulatedWorld
@@ -76,7 +77,7 @@ class Oracle:
     def _dataset_changed(self, before: Dataset | None, after: Dataset) -> None:
         same = before is None or before.object == after.object
         self._must("I11", same, f"{after.name} names another object now")
-        twins = [d.name for d in self._all(Dataset) if d.object == after.object]
+        twins = [d.name for d in self._records.all(Dataset) if d.object == after.object]
         self._must("I2", len(twins) == 1, f"{after.object} was registered as {twins}")
 
     def _lease_changed(self, before: Lease | None, after: Lease, audited: set[str]) -> None:
@@ -129,13 +130,13 @@ class Oracle:
     def _minted(self, email: Email, **asked: Any) -> None:
         """Intent before effect; and no tenant's account is ever used for another's bucket."""
         leases = [
-            row[0]
-            for row in self._records.kinds["Lease"].values()
-            if row[0].data_account == email and row[0].reads == asked["reads"]
+            lease
+            for lease in self._records.all(Lease)
+            if lease.data_account == email and lease.reads == asked["reads"]
         ]
         covered = any(lease.num_tokens and lease.dies_at for lease in leases)
         self._must("I1", covered, f"a token of {email} was minted and no lease knew of it before")
-        owner = self._records.kinds["DataAccount"][DataAccount.key_of(email)][0].account
+        owner = self._record(DataAccount, DataAccount.key_of(email)).account
         bucket = asked["reads"].bucket
         self._must("I8", bucket.startswith(f"{owner.id}-"), f"{email} opened {bucket}")
 
@@ -188,14 +189,19 @@ class Oracle:
             self._must("I11", trained_on == expected, f"{model.name} was trained on {trained_on}")
 
     def _lease(self, name: LeaseName) -> Lease:
-        return self._records.kinds["Lease"][name][0]
+        return self._record(Lease, name)
+
+    def _record(self, kind: type[R], key: str) -> R:
+        stored = self._records.get(kind, key)
+        assert stored is not None, key
+        return stored.record
 
     # --- while calm -------------------------------------------------------------------------------
 
     def check_states_are_true(self, slack: timedelta) -> None:
         """A job is RUNNING only while its trainer is heard of, give or take the sweeps."""
         now = self._world.clock.now()
-        for job in self._all(Job):
+        for job in self._records.all(Job):
             if job.state in (JobState.RUNNING, JobState.WRITING_RESULTS):
                 silence = now - (job.heartbeat_at or job.created_at)
                 self._must("I15", silence <= slack, f"{job.name} is RUNNING, silent for {silence}")
@@ -204,7 +210,7 @@ class Oracle:
 
     def unfinished(self) -> list[str]:
         """What keeps the world from being at rest."""
-        jobs = {job.dataset: job for job in self._all(Job)}
+        jobs = {job.dataset: job for job in self._records.all(Job)}
         left = [f"I3: {job.name} is {job.state}" for job in jobs.values() if not job.is_over]
         for version, dataset in self._expected():
             if dataset is None:
@@ -213,7 +219,7 @@ class Oracle:
                 left.append(f"I3: {version} has no job")
         left += [
             f"I12: {lease.name} is {lease.state}"
-            for lease in self._all(Lease)
+            for lease in self._records.all(Lease)
             if lease.state is not LeaseState.REVOKED or lease.owes_receipt
         ]
         lit = [email for email in self._pool() if self._world.cloud.is_enabled(email)]
@@ -226,7 +232,7 @@ class Oracle:
 
     def _expected(self) -> list[tuple[ObjectVersion, Dataset | None]]:
         """Every object that its watch must have seen, and what became of it."""
-        datasets, found = {d.name: d for d in self._all(Dataset)}, []
+        datasets, found = {d.name: d for d in self._records.all(Dataset)}, []
         for version, account in self._world.dropped:
             bucket = self._world.cloud.buckets[version.bucket]
             generations = bucket.generations.get(version.object, {})
@@ -246,9 +252,9 @@ class Oracle:
 
     def _check_audit(self) -> None:
         """Every account's log is one chain from its first entry to its head."""
-        for head in self._all(AuditHead):
+        for head in self._records.all(AuditHead):
             previous = "0" * 64
-            entries = [e for e in self._all(AuditEntry) if e.account == head.account]
+            entries = [e for e in self._records.all(AuditEntry) if e.account == head.account]
             for number, entry in enumerate(sorted(entries, key=lambda e: e.sequence), 1):
                 holds = entry.sequence == number and entry.previous_sha256 == previous
                 self._must("I6", holds or number == 1, f"{entry.key} does not follow")
@@ -258,11 +264,9 @@ class Oracle:
     def _check_canary(self) -> None:
         from simulation.world import CANARY
 
-        sinks = (self._records.kinds, self._world.topics.published, self._world.sweeps)
+        records = [self._records.all(kind) for kind in self._records.kinds]
+        sinks = (records, self._world.topics.published, self._world.sweeps)
         self._must("I9", CANARY not in repr(sinks), "a row's text was repeated")
 
-    def _all(self, kind: type) -> list[Any]:
-        return [row[0] for row in self._records.kinds.get(kind.__name__, {}).values()]
-
     def _pool(self) -> list[Email]:
-        return [account.email for account in self._all(DataAccount)]
+        return [account.email for account in self._records.all(DataAccount)]

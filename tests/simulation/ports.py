@@ -4,9 +4,9 @@ registry that keeps objects; accounts whose switch is felt late; topics that red
 that die.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from simulation.faults import CloudFault, MessageFault, TrainerFault
@@ -14,6 +14,7 @@ from simulation.scheduler import Process, Scheduler
 
 from sublet.errors import LostRace, MalformedEvent
 from sublet.events import Fact
+from sublet.machines import Machine
 from sublet.memory.cloud import MemoryCloud
 from sublet.memory.messages import MemoryDeadLetters, MemoryRunner
 from sublet.memory.registry import MemoryRegistry
@@ -50,10 +51,26 @@ class Suspended:
         call, what, reads = self._scheduler.call, f"{self._name}.{method}", method in _READS
 
         def called(*args: Any, **named: Any) -> Any:
-            return call(what, partial(act, *args, **named), reads=reads)
+            return call(what, act, args, named, reads=reads)
 
         self.__dict__[method] = called
         return called
+
+
+class Row:
+    """A record as readers get it; its index is made when a query first asks for it."""
+
+    __slots__ = ("_index", "stored")
+
+    def __init__(self, stored: Stored[Any]) -> None:
+        self.stored = stored
+        self._index: Mapping[str, str] | None = None
+
+    @property
+    def index(self) -> Mapping[str, str]:
+        if self._index is None:
+            self._index = self.stored.record.index()
+        return self._index
 
 
 class SwiftRegistry(MemoryRegistry):
@@ -61,55 +78,52 @@ class SwiftRegistry(MemoryRegistry):
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
-        self.kinds: dict[str, dict[str, tuple[Any, int, Mapping[str, str]]]] = {}
+        self.kinds: defaultdict[type, dict[str, Row]] = defaultdict(dict)
         self.on_commit: Callable[[list[tuple[Any, Any]]], None] = lambda changes: None
 
     def get(self, kind: type[R], key: str) -> Stored[R] | None:
-        row = self.kinds.get(kind.__name__, {}).get(key)
-        return None if row is None else Stored(row[0], row[1])
+        row = self.kinds[kind].get(key)
+        return None if row is None else row.stored
+
+    def all(self, kind: type[R]) -> list[R]:
+        return [row.stored.record for row in self.kinds[kind].values()]
 
     def _matching(self, kind: type[R], query: Query) -> list[Stored[R]]:
-        wanted, by = query.where.items(), query.order_by
+        wanted, by, after = query.where.items(), query.order_by, query.after
         matching = [
-            ((index.get(by, ""), key), record, version)
-            for key, (record, version, index) in self.kinds.get(kind.__name__, {}).items()
-            if wanted <= index.items()
+            ((row.index.get(by, ""), key), row.stored)
+            for key, row in self.kinds[kind].items()
+            if wanted <= row.index.items()
         ]
-        if query.after is not None:
-            matching = [
-                m
-                for m in matching
-                if (m[0] < query.after) == query.descending and m[0] != query.after
-            ]
-        matching.sort(key=lambda found: found[0], reverse=query.descending)
-        return [Stored(record, version) for _, record, version in matching]
+        if after is not None:
+            is_beyond = after.__gt__ if query.descending else after.__lt__
+            matching = [found for found in matching if is_beyond(found[0])]
+        matching.sort(key=itemgetter(0), reverse=query.descending)
+        return [stored for _, stored in matching]
 
     def commit(self, *writes: Write, announcing: Sequence[Fact] = ()) -> list[OutboxEntry]:
-        with self._lock:
-            for write in writes:
-                self._check(write)
-            changes = [self._apply(write) for write in writes]
-            now = self._clock.now()
-            entries = [
-                OutboxEntry(id=f"fact-{next(self._versions)}", fact=fact, committed_at=now)
-                for fact in announcing
-            ]
-            self._outbox |= {entry.id: entry for entry in entries}
+        keyed = [(write, self.kinds[type(write.record)], write.record.key) for write in writes]
+        for write, rows, key in keyed:
+            row = rows.get(key)
+            if (row.stored.version if row else 0) != write.expects:
+                raise LostRace(f"{key} has changed")
+        changes = [self._apply(*place) for place in keyed]
+        now = self._clock.now()
+        entries = [
+            OutboxEntry(id=f"fact-{next(self._versions)}", fact=fact, committed_at=now)
+            for fact in announcing
+        ]
+        self._outbox |= {entry.id: entry for entry in entries}
         self.on_commit(changes)
         return entries
 
-    def _apply(self, write: Write) -> tuple[Any, Any]:
-        rows = self.kinds.setdefault(type(write.record).__name__, {})
-        before = rows.pop(write.record.key, None)
-        if not write.deletes:
-            version = next(self._versions)
-            rows[write.record.key] = write.record, version, write.record.index()
-        return before and before[0], None if write.deletes else write.record
-
-    def _check(self, write: Write) -> None:
-        row = self.kinds.get(type(write.record).__name__, {}).get(write.record.key)
-        if (row[1] if row else 0) != write.expects:
-            raise LostRace(f"{write.record.key} has changed")
+    def _apply(self, write: Write, rows: dict[str, Row], key: str) -> tuple[Any, Any]:
+        row = rows.pop(key, None)
+        before = row.stored.record if row else None
+        if write.deletes:
+            return before, None
+        rows[key] = Row(Stored(write.record, next(self._versions)))
+        return before, write.record
 
 
 class SlowCloud(MemoryCloud):
@@ -225,13 +239,14 @@ class Containers(MemoryRunner):
 
     def __init__(self, clock: Clock, scheduler: Scheduler) -> None:
         super().__init__(clock)
+        self.is_seen_late = True
         self._scheduler = scheduler
         self._processes: dict[str, list[Process]] = {}
         self._lost: set[tuple[str, int]] = set()
         self.train: Callable[[str, int], None] = lambda execution, attempt: None
 
-    def start(self, job: JobName, lease: LeaseName) -> str:
-        name = super().start(job, lease)
+    def start(self, job: JobName, lease: LeaseName, machine: Machine | None = None) -> str:
+        name = super().start(job, lease, machine)
         if self._scheduler.may_strike(TrainerFault.NEVER_STARTS, name):
             self._scheduler.at(30, lambda: self._over(name, ExecutionState.FAILED, "no image"))
         else:
@@ -268,8 +283,16 @@ class Containers(MemoryRunner):
             elif self._scheduler.may_strike(TrainerFault.LOST, where):
                 after = draws.between(0, 100, "lose", where)
                 self._scheduler.at(after, lambda: self._lose(name, attempt))
+            elif self._scheduler.may_strike(TrainerFault.TIMES_OUT, where):
+                after = draws.between(30, 200, "time out", where)
+                self._scheduler.at(after, lambda: self._time_out(name))
 
         self._scheduler.at(boot, launch)
+
+    def _time_out(self, name: str) -> None:
+        for process in self._processes[name]:
+            self._scheduler.kill(process)
+        self._over(name, ExecutionState.FAILED, "the time limit was reached")
 
     def _lose(self, name: str, attempt: int) -> None:
         if attempt < _NUM_TRIES and self.look_up(name).state is ExecutionState.RUNNING:

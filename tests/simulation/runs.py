@@ -75,9 +75,11 @@ def _sweep_twice(world: SimulatedWorld) -> None:
         world.oracle.violations.append(f"I14: a second sweep of a quiet world did {report}")
 
 
-def _versions(world: SimulatedWorld) -> dict[str, dict[str, int]]:
+def _versions(world: SimulatedWorld) -> dict[type, dict[str, int]]:
     kinds = world.records.kinds
-    return {kind: {key: row[1] for key, row in rows.items()} for kind, rows in kinds.items()}
+    return {
+        kind: {key: row.stored.version for key, row in rows.items()} for kind, rows in kinds.items()
+    }
 
 
 def shrunk(failed: Run) -> Run:

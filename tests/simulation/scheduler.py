@@ -6,22 +6,26 @@ still at each call of a port, and the scheduler decides what becomes of the call
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from greenlet import getcurrent, greenlet
 from simulation.draws import Draws, who_is
-from simulation.faults import CallFault, Fault, Swarm
+from simulation.faults import STALLS, CallFault, Fault, Swarm
 
 from sublet.errors import SubletError, TryAgain
 from sublet.memory.clock import MemoryClock
 
 _FASTEST_S, _SLOWEST_S = 0.002, 0.1
-_STALLS_S = (60.0, 1500.0)
+_SHORTEST_STALL_S, _LONGEST_STALL_S = 60.0, 1500.0
 _TIMEOUT_S = 60.0
-_HALF = 2**32
 _MASK = 2**64 - 1
+_FACTOR, _STEP = 6364136223846793005, 1442695040888963407
+"""Of Knuth's linear congruential generator: the next draw of a process costs one multiplication."""
+_NOT_NOW = 3 << 40
+_NO_NAMES: Mapping[str, Any] = {}
 _AT_ONCE = frozenset({"cloud.set_enabled"})
 """
 Calls that nothing can hold up between the last look at the clock and the effect. A process that is
@@ -34,24 +38,53 @@ _nothing = lambda: None  # noqa: E731
 Done = Callable[[Any, BaseException | None], None]
 
 
+class VirtualClock(MemoryClock):
+    """Stands where the scheduler puts it; most moments pass without anybody asking for the time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._start = self._now
+        self._passed_s = 0.0
+        self._told_s = 0.0
+
+    def stand_at(self, passed_s: float) -> None:
+        self._passed_s = passed_s
+
+    def now(self) -> datetime:
+        if self._told_s != self._passed_s:
+            self._told_s = self._passed_s
+            self._now = self._start + timedelta(seconds=self._passed_s)
+        return self._now
+
+
 class Killed(BaseException):
     """What a process meets that has died: nothing it does from then on has an effect."""
 
 
 class Process:
-    __slots__ = ("calls", "greenlet", "is_dead", "name", "ticket", "who")
+    """`bits` is the draw for its latest call: the nth of a row that its name and the seed start."""
 
-    def __init__(self, name: str) -> None:
+    __slots__ = ("bits", "body", "calls", "done", "greenlet", "is_dead", "name", "ticket")
+
+    def __init__(self, name: str, body: Callable[[], Any], done: Done | None, bits: int) -> None:
         self.name = name
-        self.who = who_is(name) ^ _CALL
+        self.body = body
+        self.done = done
+        self.bits = bits
         self.greenlet: greenlet | None = None
         self.is_dead = False
         self.calls = 0
         self.ticket = 0
 
+    def run(self) -> tuple[Any, BaseException | None]:
+        try:
+            return self.body(), None
+        except (Exception, Killed) as met:  # noqa: BLE001  what is no error of ours is a defect
+            return None, met
+
 
 class Scheduler:
-    def __init__(self, clock: MemoryClock, draws: Draws, swarm: Swarm) -> None:
+    def __init__(self, clock: VirtualClock, draws: Draws, swarm: Swarm) -> None:
         self.clock = clock
         self.draws = draws
         self.swarm = swarm
@@ -65,11 +98,13 @@ class Scheduler:
         self.processes: dict[int, Process] = {}
         self.trace = 0
         self.now_s = 0.0
+        self._end_s = 0.0
         self.num_calls = 0
         self._thresholds = swarm.call_thresholds()
-        self._any_fault = self._thresholds[-1][0] if self._thresholds else 0.0
+        self._any_fault = self._thresholds[-1][0] if self._thresholds else 0
         self._current: Process | None = None
         self._main = getcurrent()
+        self._idle: list[greenlet] = []
         self._heap: list[tuple[float, int, Callable[[], None], Process | None, int]] = []
         self._order = itertools.count()
 
@@ -85,74 +120,90 @@ class Scheduler:
 
     def run_until(self, end_s: float) -> None:
         """Everything that happens until then, unless it is stopped before."""
+        self._end_s = end_s
         heap, pop = self._heap, heapq.heappop
         while heap and heap[0][0] <= end_s and not self.is_stopped:
             time_s, _, act, process, ticket = pop(heap)
-            if time_s > self.now_s:
-                self.clock.advance(timedelta(seconds=time_s - self.now_s))
-                self.now_s = time_s
+            self._stand_at(time_s)
             if process is None:
                 act()
             elif process.ticket == ticket and not process.is_dead:
-                self._current = process
-                process.greenlet.switch()
-                self._current = None
+                self._go_on(process)
         if not self.is_stopped:
-            self.clock.advance(timedelta(seconds=end_s - self.now_s))
-            self.now_s = end_s
+            self._stand_at(end_s)
+
+    def _stand_at(self, time_s: float) -> None:
+        self.now_s = time_s
+        self.clock.stand_at(time_s)
 
     # --- processes --------------------------------------------------------------------------------
 
     def spawn(self, name: str, body: Callable[[], Any], done: Done | None = None) -> Process:
-        process = Process(name)
-
-        def run() -> None:
-            value, error = None, None
-            try:
-                value = body()
-            except (SubletError, Killed) as met:
-                error = met
-            except Exception as met:  # noqa: BLE001  whatever it is, it is a defect, and told
-                error = met
-                self.defects.append(f"{name}: {type(met).__name__}: {met}")
-                self.is_stopped = True
-            process.is_dead = True
-            self.processes.pop(id(process), None)
-            if done:
-                done(value, error)
-
-        process.greenlet = greenlet(run, self._main)
+        process = Process(name, body, done, self.draws.bits(who_is(name) ^ _CALL, 0))
         self.processes[id(process)] = process
         self._wake_at(0.0, process, process.ticket)
         return process
+
+    def _go_on(self, process: Process) -> None:
+        self._current = process
+        if process.greenlet:
+            process.greenlet.switch()
+        else:
+            process.greenlet = self._idle.pop() if self._idle else greenlet(self._serve, self._main)
+            process.greenlet.switch(process)
+        self._current = None
+
+    def _serve(self, process: Process) -> None:
+        """One greenlet runs one process after the other: a stack is dear, and most lives short."""
+        while True:
+            self._over(process, *process.run())
+            self._idle.append(process.greenlet)
+            process = self._main.switch()
+
+    def _over(self, process: Process, value: Any, error: BaseException | None) -> None:
+        process.is_dead = True
+        del self.processes[id(process)]
+        if error and not isinstance(error, SubletError | Killed):
+            self.defects.append(f"{process.name}: {type(error).__name__}: {error}")
+            self.is_stopped = True
+        if process.done:
+            process.done(value, error)
 
     def kill(self, process: Process) -> None:
         """As the power fails: no clean-up has any effect."""
         if not process.is_dead:
             process.is_dead = True
-            self.at(0.0, lambda: self._bury(process))
+            self.at(0.0, partial(self._bury, process))
 
     def kill_all(self) -> None:
         for process in list(self.processes.values()):
             process.is_dead = True
             self._bury(process)
+        for one in self._idle:
+            one.throw()
 
     def sleep(self, seconds: float) -> None:
         self._pause(self._running(), seconds)
 
     def _bury(self, process: Process) -> None:
         """Let a dead process find out, so that nothing is left of it."""
-        if not process.greenlet.dead:
-            self._current = process
-            process.greenlet.throw(Killed())
-            self._current = None
+        if process.greenlet:
+            self._go_on(process)
+        else:
+            self._over(process, None, Killed())
 
     def _running(self) -> Process:
         assert self._current is not None
         return self._current
 
     def _pause(self, process: Process, seconds: float) -> None:
+        """Others go on meanwhile; where none has anything to do until then, time just passes."""
         process.ticket += 1
+        wakes_at = self.now_s + seconds
+        is_next = not self._heap or wakes_at < self._heap[0][0]
+        if is_next and wakes_at <= self._end_s and not self.is_stopped:
+            self._stand_at(wakes_at)
+            return
         self._wake_at(seconds, process, process.ticket)
         self._main.switch()
         if process.is_dead:
@@ -160,32 +211,42 @@ class Scheduler:
 
     # --- calls ------------------------------------------------------------------------------------
 
-    def call(self, what: str, effect: Callable[[], Any], *, reads: bool = False) -> Any:
+    def call(
+        self,
+        what: str,
+        act: Callable[..., Any],
+        args: tuple[Any, ...] = (),
+        named: Mapping[str, Any] = _NO_NAMES,
+        *,
+        reads: bool = False,
+    ) -> Any:
         """
         A port is called: it takes a while, others go on meanwhile, and it may go wrong. Three reads
         in four take no time, since what comes between two reads can come before the second as well.
         """
         process = self._current
         if process is None:
-            return effect()
+            return act(*args, **named)
         if process.is_dead:
             raise Killed
         self.num_calls += 1
         process.calls += 1
-        bits = self.draws.bits(process.who, process.calls)
+        bits = process.bits = process.bits * _FACTOR + _STEP & _MASK
         self.trace = self.trace * 31 + bits & _MASK
-        chance = (bits >> 32) / _HALF
-        latency = _FASTEST_S + (bits & 0xFFFF) / 0xFFFF * (_SLOWEST_S - _FASTEST_S)
-        is_faulty = chance < self._any_fault and not self.is_calm
-        if is_faulty and (fault := self._fault(chance, process, what)):
-            return self._faulty(fault, process, latency, effect)
-        if not reads or not bits & 3:
-            self._pause(process, latency)
-        return effect()
+        fault = None
+        if bits < self._any_fault and not self.is_calm:
+            fault = self._fault(bits, process, what)
+        if reads and bits & _NOT_NOW and not fault:
+            return act(*args, **named)
+        latency = _FASTEST_S + (bits >> 16 & 0xFFFF) / 0xFFFF * (_SLOWEST_S - _FASTEST_S)
+        if fault:
+            return self._faulty(fault, process, latency, partial(act, *args, **named))
+        self._pause(process, latency)
+        return act(*args, **named)
 
-    def _fault(self, chance: float, process: Process, what: str) -> CallFault | None:
+    def _fault(self, bits: int, process: Process, what: str) -> CallFault | None:
         for edge, fault in self._thresholds:
-            if chance < edge:
+            if bits < edge:
                 if fault is CallFault.STALL_BEFORE and what in _AT_ONCE:
                     return None
                 where = f"{process.name} {process.calls} {what}"
@@ -207,7 +268,7 @@ class Scheduler:
     def _faulty(
         self, fault: CallFault, process: Process, latency: float, effect: Callable[[], Any]
     ) -> Any:
-        stall = self.draws.between(*_STALLS_S, "stall", process.name, process.calls)
+        stall = self._stall_of(process) if fault in STALLS else 0.0
         if fault is CallFault.CRASH_BEFORE:
             self._die(process)
         self._pause(process, stall if fault is CallFault.STALL_BEFORE else latency)
@@ -222,6 +283,11 @@ class Scheduler:
         if fault is CallFault.STALL_AFTER:
             self._pause(process, stall)
         return value
+
+    def _stall_of(self, process: Process) -> float:
+        """Rather a few minutes, which is what a token lives, than many."""
+        share: float = self.draws.unit("stall", process.name, process.calls)
+        return _SHORTEST_STALL_S + share**2 * (_LONGEST_STALL_S - _SHORTEST_STALL_S)
 
     def _die(self, process: Process) -> None:
         process.is_dead = True

@@ -1,5 +1,6 @@
 """Under any schedule, whatever fails: nothing that must not be ever is, and all comes to rest."""
 
+import gc
 from collections import Counter
 
 import pytest
@@ -12,7 +13,10 @@ from sublet.jobs import JobState
 from sublet.leases import LeaseState, Purpose
 
 SEEDS, CHUNK = 3000, 250
-MOST_LOOKED_AT = 500
+WATCHED = 1000
+"""Of which it is looked up what they have seen; they come first, and only once."""
+
+_OBJECTS_BETWEEN_COLLECTIONS = 50_000
 
 SIGHTS = {
     *(f"fault {fault.name}" for fault in FAULTS),
@@ -24,7 +28,7 @@ SIGHTS = {
         for kind in (
             *("data account settled", "dead letter quarantined", "end proved", "fact published"),
             *("lease ended", "object found", "receipt delivered", "stray execution cancelled"),
-            "training requested again",
+            *("training requested again", "training continued"),
         )
     ),
     *("lease taken over", "storage answers 200", "storage answers 401"),
@@ -34,14 +38,28 @@ SIGHTS = {
 
 ELSEWHERE = {
     *("delivery._give_up_place", "delivery.deliver", "reclaiming._try_last_token"),
-    *("looks._overlooked", "registration.handle", "verification._look"),
+    *("looks._list", "looks._overlooked", "registration.handle", "verification._look"),
     *("reclaiming._darken", "sweep._isolated", "training_runs.request"),
-    *("quarantine.quarantine", "repairs._request_again", "sweep._keep", "training_runs.resume"),
+    *("registration._obstacle_to_training", "quarantine.quarantine"),
+    *("repairs._request_again", "repairs._continue", "sweep._keep", "dispatch._start"),
 }
 """
 Where a recovery may go unrun: from what this world lacks (strange names, deleted accounts, lost
-keys, requests of the API, defects), and last those from races that are too rare for so few seeds.
+keys, rows of another kind, denials, requests of the API, defects), and last those from races that
+are too rare for so few seeds.
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _worlds_alone_are_garbage():
+    """What pytest and its plugins hold is looked through at each collection otherwise."""
+    often = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+    yield
+    gc.set_threshold(*often)
+    gc.unfreeze()
 
 
 def explained(failed: Run) -> str:
@@ -54,11 +72,29 @@ def explained(failed: Run) -> str:
     )
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
-def test_every_promise_holds_under_every_schedule(first):
-    for seed in range(first, first + CHUNK):
+def seen_by(seeds: range) -> Counter[str]:
+    """What a corpus sees, while nothing is violated."""
+    seen = Counter[str]()
+    for seed in seeds:
         done = run(seed)
         assert not done.violations, explained(done)
+        seen.update(done.seen)
+    return seen
+
+
+def test_the_first_seeds_see_every_sight_and_run_every_recovery_of_the_use_cases():
+    recovered = Counter[str]()
+    with watched(recovered):
+        seen = seen_by(range(WATCHED))
+    wanted = {what for what in recoveries() if what.partition(":")[0] not in ELSEWHERE}
+    assert SIGHTS - set(seen) == set()
+    assert wanted - set(recovered) == set()
+    assert {what.partition(":")[0] for what in recoveries()} >= ELSEWHERE
+
+
+@pytest.mark.parametrize("first", range(WATCHED, SEEDS, CHUNK))
+def test_every_promise_holds_under_every_schedule(first):
+    assert seen_by(range(first, first + CHUNK))
 
 
 def test_a_seed_is_a_schedule():
@@ -77,16 +113,3 @@ def test_a_fault_that_is_spared_leaves_the_others_where_they_were():
     part = run(whole.seed, frozenset({spared}))
     assert part.injected[:3] == whole.injected[:3]
     assert spared not in part.injected
-
-
-def test_the_first_seeds_see_every_sight_and_run_every_recovery_of_the_use_cases():
-    recovering, recovered, seen = recoveries(), set[str](), Counter[str]()
-    wanted = {what for what in recovering.values() if what.partition(":")[0] not in ELSEWHERE}
-    with watched(recovering, recovered):
-        for seed in range(MOST_LOOKED_AT):
-            seen += run(seed).seen
-            if set(seen) >= SIGHTS and recovered >= wanted:
-                break
-    assert SIGHTS - set(seen) == set()
-    assert wanted - recovered == set()
-    assert {what.partition(":")[0] for what in recovering.values()} >= ELSEWHERE

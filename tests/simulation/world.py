@@ -12,7 +12,7 @@ from simulation.draws import Draws
 from simulation.faults import OwnerAct, Swarm, TrainerFault
 from simulation.oracle import Oracle
 from simulation.ports import Containers, SlowCloud, Suspended, SwiftRegistry, Topics
-from simulation.scheduler import Scheduler
+from simulation.scheduler import Scheduler, VirtualClock
 
 from sublet.errors import Conflict, FailedPrecondition, NotFound, TryAgain
 from sublet.events import ObjectFinalized, ObjectFound, TrainingFinished, TrainingRequested
@@ -65,7 +65,7 @@ class SimulatedWorld(World):
         }
         self.containers.train = self.train
         for name, bucket in TENANTS.items():
-            self.make_account(name)
+            self.make_account(name, num_data_accounts=2 + seed % 3 // 2)
             self.make_bucket(bucket, name)
             self.watch(bucket, account=name)
         self.oracle = Oracle(self)
@@ -80,6 +80,9 @@ class SimulatedWorld(World):
         elif isinstance(twin, MemoryDeadLetters):
             twin = self.letters
         return Suspended(name, twin, self.scheduler)
+
+    def make_clock(self) -> VirtualClock:
+        return VirtualClock()
 
     def make_cloud(self) -> SlowCloud:
         self.scheduler = Scheduler(self.clock, self.draws, Swarm.of(self.draws))
@@ -138,11 +141,15 @@ class SimulatedWorld(World):
             after = draws.between(0, 300, "remove", where)
             self.scheduler.at(after, partial(self.cloud.remove, self.dropped[-1][0]))
         if may_strike(OwnerAct.CANCELS, where):
-            after = draws.between(5, 900, "cancel", where)
-            self.scheduler.at(after, partial(self._spawn_api, f"cancel {where}", self._cancel_one))
+            after = 1 + 400 * draws.unit("cancel", where) ** 3
+            self.scheduler.at(
+                after, partial(self._click_twice, f"cancel {where}", self._cancel_one)
+            )
         if may_strike(OwnerAct.RESUMES, where):
             after = draws.between(400, 1500, "resume", where)
-            self.scheduler.at(after, partial(self._spawn_api, f"resume {where}", self._resume_one))
+            self.scheduler.at(
+                after, partial(self._click_twice, f"resume {where}", self._resume_one)
+            )
 
     def _put(self, tenant: AccountName, name: str, data: bytes) -> None:
         version = self.cloud.put(TENANTS[tenant], name, data)
@@ -155,8 +162,9 @@ class SimulatedWorld(World):
             self.registry.commit(stored.replaced_by(changed))
         self.oracle.watches_turned_at = self.clock.now()
 
-    def _spawn_api(self, name: str, act: Callable[[], None]) -> None:
-        self.scheduler.spawn(name, act)
+    def _click_twice(self, name: str, act: Callable[[], None]) -> None:
+        for click in ("once", "again"):
+            self.scheduler.spawn(f"{name} {click}", act)
 
     def _cancel_one(self) -> None:
         for stored in self.registry.find(Job, Query()):
