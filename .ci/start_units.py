@@ -35,7 +35,7 @@ SERVICES = sorted(main.parent.name for main in ROOT.glob("services/*/main.py"))
 READY_WITHIN_S = 60
 EVERY_MODULE = """
 import importlib, pkgutil, sublet_trainer
-for module in pkgutil.iter_modules(sublet_trainer.__path__, "sublet_trainer."):
+for module in pkgutil.walk_packages(sublet_trainer.__path__, "sublet_trainer."):
     importlib.import_module(module.name)
 """
 SEAL_KEY = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE="

@@ -26,7 +26,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from sublet_trainer.base_models import prepare
+from sublet_trainer.catalogue.base_models import prepare
 
 CACHE = Path.home() / ".cache" / "sublet"
 CONTESTANTS = Path(__file__).with_name("trainer_contestants.py")
@@ -130,8 +130,8 @@ def conversations() -> list[tuple[str, str]]:
 
 def steps_of(chosen: list[tuple[str, str]], model: Path) -> Iterator[Step]:
     from sublet.rows import Message, Row  # noqa: PLC0415
-    from sublet_trainer.base_tokenizer import BaseTokenizer  # noqa: PLC0415
-    from sublet_trainer.documents import Tokeniser  # noqa: PLC0415
+    from sublet_trainer.data.base_tokenizer import BaseTokenizer  # noqa: PLC0415
+    from sublet_trainer.data.documents import Tokeniser  # noqa: PLC0415
 
     tokeniser = Tokeniser(BaseTokenizer.load(model), max_tokens=MAX_TOKENS)
     rows = [
@@ -222,7 +222,7 @@ print(2 * 2048**3 / best)
         import torch  # noqa: PLC0415
 
         from sublet.names import ModelName  # noqa: PLC0415
-        from sublet_trainer.adapter import LoraModel  # noqa: PLC0415
+        from sublet_trainer.models.adapter import LoraModel  # noqa: PLC0415
 
         cpu = torch.device("cpu")
         made = LoraModel(self._model, rank=16, seed=0, device=cpu, dtype=torch.bfloat16)

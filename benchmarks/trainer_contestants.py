@@ -73,12 +73,12 @@ def sublet(clock: Clock) -> list[float]:
     import torch  # noqa: PLC0415
 
     from sublet.jobs import TrainingSettings  # noqa: PLC0415
-    from sublet_trainer.adapter import LoraModel  # noqa: PLC0415
-    from sublet_trainer.corpus import Position, StepDocuments  # noqa: PLC0415
-    from sublet_trainer.documents import Document  # noqa: PLC0415
-    from sublet_trainer.objectives import Supervised  # noqa: PLC0415
-    from sublet_trainer.precision import use_fastest_true_fp32  # noqa: PLC0415
-    from sublet_trainer.ranks import Alone  # noqa: PLC0415
+    from sublet_trainer.data.corpus import Position, StepDocuments  # noqa: PLC0415
+    from sublet_trainer.data.documents import Document  # noqa: PLC0415
+    from sublet_trainer.models.adapter import LoraModel  # noqa: PLC0415
+    from sublet_trainer.models.precision import use_fastest_true_fp32  # noqa: PLC0415
+    from sublet_trainer.objectives.objective import Supervised  # noqa: PLC0415
+    from sublet_trainer.processes.ranks import Alone  # noqa: PLC0415
     from sublet_trainer.training import TrainingState, new_optimiser, train  # noqa: PLC0415
 
     def fixed_steps() -> Iterator[StepDocuments]:

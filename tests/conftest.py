@@ -4,6 +4,7 @@ import pytest
 from memory_world import World
 from running_cloud import ForeignCloud, RunningCloud
 from running_stack import RunningStack
+from together import Together, longest_first, verify_stacks_are_together
 
 
 @pytest.fixture
@@ -39,6 +40,16 @@ def served(world, server):
     server.app = made.http.app
     yield made
     made.close()
+
+
+def pytest_collection_modifyitems(items):
+    verify_stacks_are_together(items)
+    longest_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return Together(config, log)
 
 
 def pytest_addoption(parser):
@@ -82,6 +93,12 @@ def stack(tmp_path_factory):
     running = RunningStack(tmp_path_factory.mktemp("stack"))
     yield running
     running.down()
+
+
+@pytest.fixture(scope="session")
+def trained(stack):
+    """One job for all tests that only look at what it left."""
+    return stack.trained()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import requests
@@ -32,6 +32,9 @@ TERMS = (
     "--sweep-every=1",
     "--checkpoint-every=3600",
 )
+
+NO_ROWS = b'{"messages": []}\n'
+"""What registration refuses, so that nothing is trained on it."""
 
 WATCH = {
     "prefix": "data/",
@@ -123,12 +126,29 @@ class RunningStack:
             client_options={"api_endpoint": self.variables["STORAGE_EMULATOR_HOST"]},
         )
 
+    def trained(self) -> "Trained":
+        """A job from its file to the end of its access; nothing was in its way."""
+        tenant, data = self.tenant(), rows()
+        blob = tenant.drop(data)
+        job = tenant.job_of(blob)
+        return Trained(tenant, data, blob, job, tenant.ended_lease(job))
+
     def run_clients(self) -> tuple[run_v2.JobsClient, run_v2.ExecutionsClient]:
         options = {"api_endpoint": f"http://127.0.0.1:{self.ports['run']}"}
         return tuple(
             kind(transport="rest", credentials=AnonymousCredentials(), client_options=options)
             for kind in (run_v2.JobsClient, run_v2.ExecutionsClient)
         )
+
+
+class Trained(NamedTuple):
+    tenant: "Tenant"
+    data: bytes
+    blob: storage.Blob
+    job: dict[str, Any]
+    """When it was over."""
+    lease: dict[str, Any]
+    """When it had ended."""
 
 
 class Tenant:
@@ -204,10 +224,12 @@ class Tenant:
         return self.until(ended)
 
     def until(self, found: Callable[[], Any], timeout_s: float = 90) -> Any:
-        deadline = time.monotonic() + timeout_s
+        """Looks often at first, and then less, since each look is 10 ms of CPU here and there."""
+        deadline, pause_s = time.monotonic() + timeout_s, 0.05
         while not (value := found()):
             assert time.monotonic() < deadline, f"it did not happen in time\n{self.stack.logs()}"
-            time.sleep(0.1)
+            time.sleep(pause_s)
+            pause_s = min(1.2 * pause_s, 0.3)
         return value
 
     def manifest(self, job: dict[str, Any]) -> dict[str, Any]:

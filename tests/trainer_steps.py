@@ -7,11 +7,11 @@ import torch
 
 from sublet.jobs import TrainingSettings
 from sublet.losses import Loss, LossMethod
-from sublet_trainer.blocks import BlockReader
-from sublet_trainer.corpus import START, Corpus
-from sublet_trainer.methods import objective_for
-from sublet_trainer.packing import pack
-from sublet_trainer.ranks import Alone
+from sublet_trainer.data.blocks import BlockReader
+from sublet_trainer.data.corpus import START, Corpus
+from sublet_trainer.data.packing import pack
+from sublet_trainer.objectives.methods import objective_for
+from sublet_trainer.processes.ranks import Alone
 from sublet_trainer.training import TrainingState, new_optimiser, train
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ class Zygote:
 
     PROGRAM = """
 import json, os, sys
-import sublet_trainer.follower, sublet_trainer.run
+import sublet_trainer.processes.follower, sublet_trainer.run
 print(json.dumps(sorted(sys.modules)), flush=True)
 import torch
 from sublet_trainer.__main__ import heed_signals, main
@@ -30,7 +30,7 @@ def rank(environ):
 for line in sys.stdin:
     environs = json.loads(line)
     if len(environs) > 1:
-        import sublet_trainer.full, sublet_trainer.group
+        import sublet_trainer.models.full, sublet_trainer.processes.group
     pids = [os.fork() or rank(environ) for environ in environs]
     print(json.dumps(pids), flush=True)
     exits = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]

@@ -131,6 +131,27 @@ def test_what_does_not_pass_through_sublet_says_where_it_is(trained, refused):
     assert code == 1 and "gcloud storage cp --recursive gs://acme-data/" in message
 
 
+def test_an_account_chooses_its_settings_and_is_told_what_its_buckets_need(sublet, refused):
+    assert "Always On: false\nChallenge Required: false\n" in sublet("get", "account")
+    chosen = lines(sublet("update", "account", "--always-on", "--require-challenge"))
+    assert (chosen["Always On"], chosen["Challenge Required"]) == ("true", "true")
+    shown = sublet("get", "account", "--bucket", "acme-data")
+    label = lines(shown)["Challenge Label"]
+    last = f"gcloud storage buckets update gs://acme-data --update-labels={label}"
+    assert shown.splitlines()[-1] == last
+    assert sublet("get", "account").splitlines()[-1].endswith("--bucket YOUR_BUCKET")
+    assert lines(sublet("update", "account", "--dark-by-default"))["Always On"] == "false"
+    assert refused("update", "account")[0] == 2
+
+
+def test_the_grants_may_end_by_themselves(sublet, refused):
+    shown = sublet("get", "account", "--bucket", "acme-data", "--until", "2027-06-30")
+    grants = [line for line in shown.splitlines() if "add-iam-policy-binding" in line]
+    assert len(grants) == 6
+    assert all('request.time < timestamp("2027-06-30T00:00:00Z")' in grant for grant in grants)
+    assert refused("get", "account", "--until", "tomorrow")[0] == 2
+
+
 def test_a_watch_is_put_to_rest(served, sublet):
     sublet(
         *("create", "watch", "w", "--bucket", "acme-data", "--prefix", "new/"),
@@ -224,6 +245,12 @@ def test_a_job_that_ended_badly_is_an_exit_code(job, sublet, said, server):
     done = said(*again, "--output-model", "m", "--job-id", "j", "--wait", **server.variables())
     assert (done.exit_code, done.stdout) == (5, "")
     assert "JOB_STATE_CANCELLED: cancelled by owner" in done.stderr
+
+
+def test_watching_a_job_that_is_done_shows_it(trained, sublet, said, server):
+    shown = json.loads(sublet("get", "sftj", "j", "--watch", "-o", "json"))
+    assert shown["state"] == "JOB_STATE_COMPLETED"
+    assert "JOB_STATE_COMPLETED" in said("get", "sftj", "j", "--watch", **server.variables()).stderr
 
 
 def test_waiting_has_an_end(job, said, server):

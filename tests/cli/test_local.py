@@ -39,24 +39,40 @@ def free_port() -> int:
 def foreground(tmp_path):
     """
     A stack as Ctrl-C meets it: `sublet local up`, running in front of somebody, its state in the
-    .sublet of where they are.
+    .sublet of where they are. Called with more options, it is up when it returns.
     """
-    command = [SUBLET, "local", "up"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    yield process
-    process.kill()
-    process.wait()
+    started = []
+
+    def up(*options):
+        command = [SUBLET, "local", "up", *options]
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        for line in process.stdout:
+            if line.startswith("In another terminal"):
+                break
+        return process
+
+    yield up
+    for process in started:
+        process.kill()
+        process.wait()
 
 
-def test_interrupted_in_the_foreground_it_ends_well_and_leaves_no_process(foreground):
-    for line in foreground.stdout:
-        if line.startswith("In another terminal"):
-            break
-    family = psutil.Process(foreground.pid).children(recursive=True)
+def test_in_the_foreground_it_obeys_its_options_and_interrupted_it_leaves_no_process(
+    foreground, tmp_path
+):
+    """The port that was given, anonymous calls refused, a good end."""
+    port = free_port()
+    process = foreground(f"--port=storage={port}", "--anonymous=deny")
+    state = json.loads((tmp_path / ".sublet" / "stack.json").read_text())
+    host = state["variables"]["STORAGE_EMULATOR_HOST"]
+    assert host == f"http://127.0.0.1:{port}"
+    assert requests.get(f"{host}/storage/v1/b?project=p", timeout=5).status_code == 401
+    family = psutil.Process(process.pid).children(recursive=True)
     assert len(family) >= 6
-    foreground.send_signal(signal.SIGINT)
-    assert foreground.wait(timeout=30) == 0
-    assert foreground.stdout.read().endswith("sublet is down.\n")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 0
+    assert process.stdout.read().endswith("sublet is down.\n")
     assert not [one for one in family if one.is_running()]
 
 
@@ -90,14 +106,6 @@ def test_a_second_stack_on_the_same_state_is_refused(stack):
     done = run("local", "up", "--detach", "--data-dir", stack.directory)
     assert done.returncode != 0
     assert str(stack.pid) in done.stderr
-
-
-def test_ports_are_those_that_were_given_and_anonymous_calls_can_be_refused(own_stack):
-    port = free_port()
-    stack = own_stack(f"--port=storage={port}", "--anonymous=deny")
-    host = stack.variables["STORAGE_EMULATOR_HOST"]
-    assert host == f"http://127.0.0.1:{port}"
-    assert requests.get(f"{host}/storage/v1/b?project=p", timeout=5).status_code == 401
 
 
 def test_status_shows_each_part_with_its_address_and_its_identity(stack):

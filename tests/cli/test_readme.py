@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from sublet import Unimplemented
 from sublet.cli.main import sublet as command_line
 
 ROOT = Path(__file__).parents[2]
@@ -87,23 +86,20 @@ def by_hand(shown):
 
 
 def in_python(capsys):
-    """
-    The loop is the one that Fireworks prints for reinforcement; it waits for every kind of job.
-    """
-    supervised, reinforcement = re.findall(r"```python\n(.*?)```", IN_PYTHON, re.DOTALL)
-    before, waiting, after = re.split(r"^(job = job\.wait.*\n)", supervised, flags=re.MULTILINE)
-    loop = "import time\n" + reinforcement.partition("# Wait for completion\n")[2]
+    """Supervised, and then Fireworks' example of reinforcement to the letter."""
+    supervised, rewarded, reinforcement = re.findall(r"```python\n(.*?)```", IN_PYTHON, re.DOTALL)
     names = {}
-    exec(before + loop, names)  # noqa: S102  that it runs is what is tested
+    exec(supervised, names)  # noqa: S102  that it runs is what is tested
     assert names["job"].is_completed
-    exec(waiting + after, names)  # noqa: S102
     printed = capsys.readouterr()
     name, _, loss = printed.out.strip().partition(" ")
     assert name == names["job"].output_model == "accounts/reader/models/tool-caller-2"
     assert float(loss) > 0
     assert "JOB_STATE_COMPLETED" in printed.err
-    with pytest.raises(Unimplemented, match="supervisedFineTuningJobs"):
-        exec(reinforcement, names)  # noqa: S102
+    exec(rewarded + reinforcement, names)  # noqa: S102
+    assert names["job"].is_completed
+    assert names["job"].model().peft_details
+    assert names["job"].receipt().readings
 
 
 def by_dropping(shown):

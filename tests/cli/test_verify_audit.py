@@ -6,9 +6,8 @@ import subprocess
 from running_stack import SUBLET
 
 
-def test_the_audit_log_of_a_whole_run_is_an_unbroken_chain(stack):
-    tenant = stack.tenant()
-    tenant.job_of(tenant.drop())
+def test_the_audit_log_of_a_whole_run_is_an_unbroken_chain(stack, trained):
+    tenant = trained.tenant
     first = json.loads(stack.sublet("verify", "audit", *_as(stack, tenant), "-o", "json"))
     assert first["chain"] == "UNBROKEN" and first["entries"] > 5
     held = _verify(stack, tenant, "--expect", first["sha256"])
@@ -17,11 +16,10 @@ def test_the_audit_log_of_a_whole_run_is_an_unbroken_chain(stack):
     assert missing.returncode == 1 and "written anew or cut" in missing.stderr
 
 
-def test_every_unit_writes_into_the_one_log(stack):
-    tenant = stack.tenant()
-    job = tenant.job_of(tenant.drop())
-    tenant.ended_lease(job)
-    methods = {entry["method"] for entry in tenant.get("auditLogs?pageSize=200")["auditLogs"]}
+def test_every_unit_writes_into_the_one_log(trained):
+    methods = {
+        entry["method"] for entry in trained.tenant.get("auditLogs?pageSize=200")["auditLogs"]
+    }
     assert {"CreateDataset", "OpenLease", "MintToken", "RevokeLease", "ProveEnd"} <= methods
 
 

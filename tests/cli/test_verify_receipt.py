@@ -48,12 +48,20 @@ def test_what_the_api_answered_is_taken_as_well(check):
     assert json.loads(done.output)["signer"] == statement.key_fingerprint
 
 
+def test_a_key_that_is_no_key_is_refused_in_words(check, tmp_path):
+    (tmp_path / "key.pem").write_text(
+        "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n"
+    )
+    done = check(signed().to_text(), "--key", str(tmp_path / "key.pem"))
+    assert done.exit_code == 1 and "no Ed25519 public key in PEM" in done.output
+
+
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [
         (signed().to_text().replace("gs://b/o", "gs://b/p"), (), "was changed"),
         (signed().to_text(), ("--key", "0" * 64), "expected 0000"),
-        (signed(kind="dev.sublet.other.v1").to_text(), (), "expected a dev.sublet.receipt.v1"),
+        (signed(kind="dev.sublet.other.v1").to_text(), (), "expected a dev.sublet.receipt.v2"),
         (json.dumps({"job": "j", "signedReceipt": ""}), (), "not signed yet"),
         ("not json", (), "no signed statement"),
     ],

@@ -116,7 +116,9 @@ EVERY_SETTING = (
     "--epochs 2 --learning-rate 1e-5 --lora-rank 16 --max-context-length 4096 --batch-size 65536 "
     "--learning-rate-warmup-steps 3 --optimizer-weight-decay 0.1 --gradient-accumulation-steps 1 "
     "--batch-size-samples 0 --evaluation-dataset e --early-stop --eval-auto-carveout "
-    "--display-name D"
+    "--learning-rate-scheduler linear --learning-rate-min-lr-ratio 0.2 --lora-alpha 32 "
+    "--lora-dropout 0.1 --target-module q_proj --target-module v_proj --use-rslora --use-dora "
+    "--drop-long-rows --display-name D"
 )
 REINFORCEMENT = (
     "--output-model m --loss-method DAPO --reward-weight score=0.5 --reward-weight length "
@@ -164,6 +166,14 @@ STEPS = "/v1/accounts/acme/rlorTrainerJobs"
                 "evaluationDataset": "e",
                 "earlyStop": True,
                 "evalAutoCarveout": True,
+                "learningRateScheduler": "linear",
+                "learningRateMinLrRatio": 0.2,
+                "loraAlpha": 32,
+                "loraDropout": 0.1,
+                "targetModules": ["q_proj", "v_proj"],
+                "useRslora": True,
+                "useDora": True,
+                "dropLongRows": True,
                 "displayName": "D",
             },
         ),
@@ -187,12 +197,12 @@ STEPS = "/v1/accounts/acme/rlorTrainerJobs"
             },
         ),
         (
-            "create dpoj --dataset d --warm-start-from m --job-id p --loss-method DPO",
+            "create dpoj --dataset d --warm-start-from m --job-id p --loss-method DPO --beta 0.2",
             "POST /v1/accounts/acme/dpoJobs?dpoJobId=p",
             {
                 "dataset": "d",
                 "trainingConfig": {"warmStartFrom": "m"},
-                "lossConfig": {"method": "DPO"},
+                "lossConfig": {"method": "DPO", "dpo": {"beta": 0.2}},
             },
         ),
         (

@@ -20,7 +20,7 @@ from sublet.gcp.id_tokens import CloudRunIdTokens, IdTokenVerifier
 from sublet.gcp.identity import Identity
 from sublet.handover import Claim
 from sublet.names import LeaseName
-from sublet_trainer.broker import Broker
+from sublet_trainer.leased.broker import Broker
 from sublet_trainer.stops import LeaseElsewhere
 
 URL = "https://function.example"

@@ -1,19 +1,22 @@
 """Promise 1: a file dropped into a watched bucket becomes a trained model, with no human step."""
 
 import pytest
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from references import AutoModelForCausalLM, AutoTokenizer, PeftModel
+from running_stack import RunningStack
 
 from sublet.cli.local import _default_models_dir
 from sublet.errors import FailedPrecondition
 from sublet.local.firestore import GOOGLE_FIRESTORE
 from sublet.local.pubsub.external.emulators import find_google_emulator
 
+EMULATORS = {
+    "--pubsub=google": find_google_emulator,
+    "--registry=firestore": GOOGLE_FIRESTORE.find,
+}
 
-def test_a_dropped_file_becomes_an_adapter_in_the_owners_bucket(stack, tmp_path):
-    tenant = stack.tenant()
-    blob = tenant.drop()
-    job = tenant.job_of(blob)
+
+def test_a_dropped_file_becomes_an_adapter_in_the_owners_bucket(trained, tmp_path):
+    tenant, job = trained.tenant, trained.job
     assert job["state"] == "JOB_STATE_COMPLETED", job
     assert job["step"] == job["numSteps"] > 0
     model = tenant.get(f"models/{job['outputModel'].rpartition('/')[2]}")
@@ -27,28 +30,46 @@ def test_a_dropped_file_becomes_an_adapter_in_the_owners_bucket(stack, tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path).chat_template
 
 
-def test_it_does_so_on_googles_own_pubsub_emulator(own_stack):
+def missing(option: str) -> str:
+    """Why that one of Google's emulators is not to be had here; nothing if it is."""
+    try:
+        EMULATORS[option]()
+    except FailedPrecondition as error:
+        return str(error)
+    return ""
+
+
+def needs(option: str):
+    reason = missing(option)
+    return pytest.mark.skipif(bool(reason), reason=reason or "it is here")
+
+
+@pytest.fixture(scope="module")
+def googles_stack(tmp_path_factory):
+    """With Google's emulators in the places of ours: those of the two that are installed."""
+    options = [option for option in EMULATORS if not missing(option)]
+    running = RunningStack(tmp_path_factory.mktemp("googles"), *options)
+    yield running
+    running.down()
+
+
+@pytest.fixture(scope="module")
+def trained_on_googles(googles_stack):
+    return googles_stack.trained()
+
+
+@needs("--pubsub=google")
+def test_it_does_so_on_googles_own_pubsub_emulator(trained_on_googles):
     """Not a line of ours between the bucket and the functions, but for the signature."""
-    try:
-        find_google_emulator()
-    except FailedPrecondition as error:
-        pytest.skip(str(error))
-    stack = own_stack("--pubsub=google")
-    tenant = stack.tenant()
-    job = tenant.job_of(tenant.drop())
+    job = trained_on_googles.job
     assert job["state"] == "JOB_STATE_COMPLETED", job
 
 
-def test_it_does_so_with_its_records_in_firestore(own_stack):
-    try:
-        GOOGLE_FIRESTORE.find()
-    except FailedPrecondition as error:
-        pytest.skip(str(error))
-    stack = own_stack("--registry=firestore")
-    tenant = stack.tenant()
-    job = tenant.job_of(tenant.drop())
+@needs("--registry=firestore")
+def test_it_does_so_with_its_records_in_firestore(googles_stack, trained_on_googles):
+    job = trained_on_googles.job
     assert job["state"] == "JOB_STATE_COMPLETED", job
-    assert not (stack.directory / "registry.db").exists()
+    assert not (googles_stack.directory / "registry.db").exists()
 
 
 def test_a_file_of_bad_rows_is_kept_as_a_refusal_that_says_which_line(stack):

@@ -5,24 +5,21 @@ Promise 2: the data is never copied to our storage or disk: read by generation, 
 import hashlib
 import json
 
+from canaries import ROW_CANARY
 from click.testing import CliRunner
-from running_stack import rows
+from running_stack import NO_ROWS, rows
 
 from sublet.cli.main import sublet
 from sublet.signing import Ed25519Signer
 
-CANARY = "canary-that-must-stay-in-the-bucket"
 
-
-def test_no_row_of_a_dataset_is_found_anywhere_but_in_the_bucket(stack):
-    tenant = stack.tenant()
-    job = tenant.job_of(tenant.drop(rows(text=CANARY)))
-    assert job["state"] == "JOB_STATE_COMPLETED"
-    tenant.ended_lease(job)
+def test_no_row_of_a_dataset_is_found_anywhere_but_in_the_bucket(stack, trained):
+    assert trained.job["state"] == "JOB_STATE_COMPLETED"
+    assert ROW_CANARY.encode() in trained.data
     found = [
         path
         for path in stack.directory.rglob("*")
-        if path.is_file() and CANARY.encode() in path.read_bytes()
+        if path.is_file() and ROW_CANARY.encode() in path.read_bytes()
     ]
     blobs = stack.directory / "storage" / "blobs"
     assert found
@@ -33,7 +30,7 @@ def test_the_pinned_generation_is_what_is_trained_on_even_if_it_is_overwritten(s
     tenant = stack.tenant()
     first = tenant.drop(rows(count=12))
     job = tenant.job_of(first, "PENDING", "RUNNING")
-    second = tenant.drop(rows(count=34))
+    second = tenant.drop(NO_ROWS)
     assert job["state"] != "JOB_STATE_COMPLETED", "it was over before it could be overwritten"
     done = tenant.job_of(first)
     assert done["state"] == "JOB_STATE_COMPLETED", done
@@ -43,12 +40,8 @@ def test_the_pinned_generation_is_what_is_trained_on_even_if_it_is_overwritten(s
     tenant.dataset_of(second)
 
 
-def test_the_receipt_accounts_for_every_byte_that_was_read(stack, tmp_path):
-    tenant = stack.tenant()
-    data = rows()
-    blob = tenant.drop(data)
-    job = tenant.job_of(blob)
-    tenant.ended_lease(job)
+def test_the_receipt_accounts_for_every_byte_that_was_read(stack, trained, tmp_path):
+    tenant, data, blob, job, _ = trained
     path = f"{job['name'].split('/', 2)[2]}:receipt"
     receipt = tenant.get(path)
     verification, training = receipt["readings"]

@@ -1,5 +1,6 @@
 """
-Promise 3: a job can read one object, at one generation, and write under one prefix. Nothing else.
+Promise 3: a job can read one object, at one generation, and write under one prefix. Nothing else,
+but what its owner names beside it: an adapter to begin with, a dataset to be evaluated on.
 """
 
 import json
@@ -10,9 +11,45 @@ from pathlib import Path
 import pytest
 import requests
 from google.cloud import run_v2
-from running_stack import TRAINING_JOB
+from running_stack import TRAINING_JOB, rows
 
 HOSTILE = Path(__file__).with_name("hostile_trainer.py")
+
+
+def test_a_job_that_continues_an_adapter_reads_its_tensors_too_and_says_so(stack):
+    """Both datasets and the tensors, each at its generation, under one lease; the receipt too."""
+    tenant = stack.tenant("--always-on")
+    first = tenant.job_of(tenant.drop())
+    held_back = tenant.drop(rows(4, text="other"), name="held-back/rows.jsonl")
+    url = f"gs://{tenant.bucket_name}/{held_back.name}"
+    tenant.post("datasets", {"datasetId": "h", "dataset": {"externalUrl": url}})
+    asked = {
+        "dataset": first["dataset"],
+        "warmStartFrom": first["outputModel"],
+        "outputModel": "further",
+        "evaluationDataset": "h",
+    }
+    job = tenant.post("supervisedFineTuningJobs?supervisedFineTuningJobId=further", asked)
+
+    def over():
+        found = tenant.get("supervisedFineTuningJobs/further")
+        return found if found["state"] in ("JOB_STATE_COMPLETED", "JOB_STATE_FAILED") else None
+
+    ended = tenant.until(over)
+    assert ended["state"] == "JOB_STATE_COMPLETED", ended["status"]
+    manifests = [tenant.manifest(one) for one in (first, job)]
+    tensors = manifests[0]["adapter"]["weights"]
+    assert manifests[1]["started_from"]["weights"] == tensors
+    losses = [one["eval_loss"] for one in manifests[1]["evaluated"]["losses"]]
+    assert ended["evalLoss"] == losses[-1]
+    receipt = tenant.get("supervisedFineTuningJobs/further:receipt")
+    training = next(one for one in receipt["readings"] if one["purpose"] == "TRAINING")
+    assert [one["externalGeneration"] for one in training["readsBeside"]] == [
+        tensors["version"]["generation"],
+        str(held_back.generation),
+    ]
+    sizes = (len(rows()), tensors["size_bytes"], held_back.size)
+    assert int(training["bytesRead"]) == sum(sizes)
 
 
 @pytest.fixture
@@ -40,15 +77,13 @@ def hostile_trainer(stack):
     replace(real.template.template)
 
 
-def test_a_stolen_trainer_opens_nothing_but_its_own_lease(stack, hostile_trainer):
-    victim, thief = stack.tenant(), stack.tenant()
-    victim_job = victim.job_of(victim.drop())
-    victim.ended_lease(victim_job)
+def test_a_stolen_trainer_opens_nothing_but_its_own_lease(stack, trained, hostile_trainer):
+    victim, thief = trained.tenant, stack.tenant()
     thief.bucket.blob("data/train.jsonl.bak").upload_from_string(b"x")
     thief.bucket.blob("other/other.jsonl").upload_from_string(b"x")
     hostile_trainer(
         OTHER_BUCKET=victim.bucket_name,
-        OTHER_LEASE=victim_job["lease"],
+        OTHER_LEASE=trained.job["lease"],
         DATA_ACCOUNT=thief.get("")["dataServiceAccounts"][0],
         IAM=f"http://127.0.0.1:{stack.ports['iam']}",
     )

@@ -12,15 +12,13 @@ import psutil
 import pytest
 import requests
 from click.testing import CliRunner
-from running_stack import rows
+from running_stack import TRAINING_JOB, rows
 
 from sublet.cli.main import sublet
 
 
-def test_the_last_token_is_tried_and_refused_within_seconds_of_the_end(stack):
-    tenant = stack.tenant()
-    job = tenant.job_of(tenant.drop())
-    lease = tenant.ended_lease(job)
+def test_the_last_token_is_tried_and_refused_within_seconds_of_the_end(stack, trained):
+    tenant, job, lease = trained.tenant, trained.job, trained.lease
     assert lease["state"] == "REVOKED"
     assert lease["lastProbe"]["refused"] is True
     assert lease["lastProbe"]["answers"] == "read: 401, create: 401"
@@ -47,7 +45,7 @@ def trainer_of(stack, job) -> psutil.Process:
 
 def long_job(tenant):
     """A job that is running and will be for a while, and its trainer."""
-    blob = tenant.drop(rows(count=300, text="word " * 20))
+    blob = tenant.drop(rows(count=150, text="word " * 20))
     job = tenant.job_of(blob, "RUNNING")
     assert job["state"] == "JOB_STATE_RUNNING"
     return blob, job
@@ -57,9 +55,15 @@ SLOW_WATCH = {
     "prefix": "data/",
     "trainingTemplate": {
         "baseModel": "accounts/fireworks/models/tiny-random",
-        "epochs": 3,
+        "epochs": 1,
         "batchSize": 2048,
     },
+}
+
+
+LONG_WATCH = {
+    "prefix": "data/",
+    "trainingTemplate": {**SLOW_WATCH["trainingTemplate"], "epochs": 2},
 }
 
 
@@ -71,6 +75,46 @@ def test_a_trainer_that_is_killed_is_tried_again_and_access_ends_all_the_same(st
     assert done["state"] == "JOB_STATE_COMPLETED", done
     lease = tenant.ended_lease(done)
     assert (lease["state"], lease["epoch"]) == ("REVOKED", 3)
+
+
+@pytest.fixture
+def one_try(stack):
+    """The training job without retries: what its last try would end with ends the execution."""
+    jobs, _ = stack.run_clients()
+    before, changed = (jobs.get_job(name=TRAINING_JOB) for _ in range(2))
+    changed.template.template.max_retries = 0
+    jobs.update_job(job=changed).result(10)
+    yield
+    before.etag = ""
+    jobs.update_job(job=before).result(10)
+
+
+def test_a_training_that_outlasts_its_execution_goes_on_in_another_under_one_lease(stack, one_try):
+    """SIGTERM is what Cloud Run sends when a task's time is up."""
+    tenant = stack.tenant(watch=LONG_WATCH)
+    blob = tenant.drop(rows(count=300, text="word " * 20))
+    tenant.job_of(blob, "RUNNING")
+
+    def advanced():
+        job = tenant.job_of(blob, "RUNNING")
+        return job if job["jobProgress"]["percent"] or job["state"] != "JOB_STATE_RUNNING" else None
+
+    job = tenant.until(advanced)
+    os.kill(trainer_of(stack, job).pid, signal.SIGTERM)
+    done = tenant.job_of(blob)
+    assert done["state"] == "JOB_STATE_COMPLETED", done
+    assert done["lease"] == job["lease"]
+    _, executions = stack.run_clients()
+    ours = [
+        one
+        for one in executions.list_executions(parent=TRAINING_JOB)
+        if any(env.value == job["lease"] for env in one.template.containers[0].env)
+    ]
+    assert sorted(one.failed_count for one in ours) == [0, 1]
+    folder = tenant.manifest(done)["adapter"]["folder"]
+    metrics = tenant.bucket.blob(f"{folder}metrics.jsonl").download_as_text().splitlines()
+    steps = [json.loads(line)["step"] for line in metrics]
+    assert steps == list(range(1, len(steps) + 1))
 
 
 def test_a_job_that_is_cancelled_loses_its_access(stack):

@@ -9,7 +9,7 @@ import grpc
 import requests
 from google.pubsub_v1 import PublisherClient, PubsubMessage
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
-from running_stack import PLATFORM
+from running_stack import NO_ROWS, PLATFORM
 
 
 def publish(stack, topic: str, attributes: dict[str, str], data: bytes = b"{}") -> None:
@@ -39,7 +39,7 @@ def test_a_generation_that_is_announced_five_times_is_trained_once(stack):
     job = tenant.job_of(blob)
     publish(stack, topic, notification(blob))
     publish_request_again(stack, job)
-    later = tenant.drop(name="data/later.jsonl")
+    later = tenant.drop(NO_ROWS, name="data/later.jsonl")
     tenant.dataset_of(later)
     assert [d["externalGeneration"] for d in tenant.datasets].count(str(blob.generation)) == 1
     assert [j["externalGeneration"] for j in tenant.jobs].count(str(blob.generation)) == 1

@@ -38,8 +38,7 @@ def trainers_of(stack, job) -> list[psutil.Process]:
     return found
 
 
-def execution_of(stack, job):
-    executions: ExecutionsClient = stack.run_clients()[1]
+def execution_of(executions: ExecutionsClient, job):
     return executions.get_execution(name=f"{TRAINING_JOB}/executions/{job['execution']}")
 
 
@@ -56,7 +55,8 @@ def test_a_running_job_says_where_it_is_and_one_that_hangs_is_not_running(stack,
     assert ended["state"] == "JOB_STATE_FAILED"
     assert "its trainer has been silent for" in ended["status"]["message"]
     assert tenant.ended_lease(ended)["state"] == "REVOKED"
-    stopped = tenant.until(lambda: is_over(execution_of(stack, ended)))
+    _, executions = stack.run_clients()
+    stopped = tenant.until(lambda: is_over(execution_of(executions, ended)))
     assert stopped.cancelled_count == 1
     tenant.until(lambda: not trainers_of(stack, ended))
 

@@ -19,7 +19,7 @@ from sublet.machines import CLOUD_RUN, EVERYTHING, Engine, Machine
 from sublet.names import AccountName, JobName, LeaseName
 from sublet.ports import ExecutionState
 from sublet_trainer.__main__ import Environment
-from sublet_trainer.launch import torchrun_arguments
+from sublet_trainer.processes.launch import torchrun_arguments
 
 PROJECT = "sublet-plan"
 JOB = JobName.of(AccountName.of("acme"), "j")

@@ -8,7 +8,7 @@ from torch.distributed import TCPStore
 from trainer_world import Fault, World
 from trainer_zygote import Zygote
 
-from sublet_trainer.base_models import prepare
+from sublet_trainer.catalogue.base_models import prepare
 
 
 @pytest.fixture(scope="session", autouse=True)

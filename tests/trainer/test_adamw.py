@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from sublet_trainer import adamw
-from sublet_trainer.adamw import AdamW
+from sublet_trainer.models import adamw
+from sublet_trainer.models.adamw import AdamW
 
 
 @pytest.mark.parametrize("numbers_at_once", [10, 10**6], ids=["in batches", "at once"])

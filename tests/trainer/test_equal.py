@@ -9,9 +9,9 @@ from trainer_steps import trained_on
 
 from sublet.jobs import TrainingSettings
 from sublet_trainer import training
-from sublet_trainer.adapter import LoraModel
-from sublet_trainer.base_tokenizer import BaseTokenizer
-from sublet_trainer.documents import Tokeniser
+from sublet_trainer.data.base_tokenizer import BaseTokenizer
+from sublet_trainer.data.documents import Tokeniser
+from sublet_trainer.models.adapter import LoraModel
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=400, lora_rank=4, learning_rate=1e-2, seed=5)
 ROWS = [{"prompt": f"{n} and {n} is", "completion": f" {2 * n}!" * (1 + n % 9)} for n in range(40)]

@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 from trainer_world import PREFIX, ROWS, Fault, chat, jsonl
 
-from sublet_trainer import metrics
+from sublet_trainer.results import metrics
 from sublet_trainer.stops import Interruption
 
 HELD_BACK = [chat(f"What is {n} and {n}?", f"It is {2 * n}.") for n in range(30, 36)]

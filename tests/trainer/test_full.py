@@ -11,13 +11,14 @@ from references import AutoModelForCausalLM, AutoTokenizer
 from safetensors.torch import load
 
 from sublet.rows import parse_row
-from sublet_trainer import checkpoints, full, snapshot
-from sublet_trainer.base_tokenizer import BaseTokenizer
-from sublet_trainer.documents import Tokeniser
-from sublet_trainer.full import FullModel
-from sublet_trainer.objectives import Supervised
-from sublet_trainer.packing import pack
-from sublet_trainer.ranks import joined
+from sublet_trainer import checkpoints, snapshot
+from sublet_trainer.data.base_tokenizer import BaseTokenizer
+from sublet_trainer.data.documents import Tokeniser
+from sublet_trainer.data.packing import pack
+from sublet_trainer.models import full
+from sublet_trainer.models.full import FullModel
+from sublet_trainer.objectives.objective import Supervised
+from sublet_trainer.processes.ranks import joined
 from sublet_trainer.stops import Interruption
 
 SETTINGS = {"batch_size": 300, "epochs": 1, "lora_rank": 0, "learning_rate": 3e-3, "seed": 1}

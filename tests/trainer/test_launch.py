@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sublet.errors import InvalidRequest
-from sublet_trainer.launch import Rank, num_processes, torchrun_arguments
+from sublet_trainer.processes.launch import Rank, num_processes, torchrun_arguments
 
 
 def cluster(task, index, *, workers=2):

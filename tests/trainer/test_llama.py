@@ -8,12 +8,12 @@ import torch
 from references import AutoConfig, AutoModelForCausalLM
 
 from sublet.errors import FailedPrecondition
-from sublet_trainer import llama
-from sublet_trainer.adapter import LoraModel
-from sublet_trainer.base import load_base
-from sublet_trainer.documents import Document
-from sublet_trainer.llama import Llama
-from sublet_trainer.packing import pack
+from sublet_trainer.data.documents import Document
+from sublet_trainer.data.packing import pack
+from sublet_trainer.models import llama
+from sublet_trainer.models.adapter import LoraModel
+from sublet_trainer.models.base import load_base
+from sublet_trainer.models.llama import Llama
 
 CPU = torch.device("cpu")
 SIZES = {

@@ -11,14 +11,14 @@ from trainer_steps import CPU, SETTINGS, corpus_of, documents_of, step_of, train
 from trainer_world import chat
 
 from sublet.losses import Loss, LossMethod
-from sublet_trainer.adapter import LoraModel
-from sublet_trainer.base_tokenizer import BaseTokenizer
-from sublet_trainer.blocks import TokenisedBlock
-from sublet_trainer.corpus import START
-from sublet_trainer.documents import Tokeniser
-from sublet_trainer.methods import objective_for
-from sublet_trainer.packing import pack
-from sublet_trainer.preference import dpo_losses, orpo_losses
+from sublet_trainer.data.base_tokenizer import BaseTokenizer
+from sublet_trainer.data.blocks import TokenisedBlock
+from sublet_trainer.data.corpus import START
+from sublet_trainer.data.documents import Tokeniser
+from sublet_trainer.data.packing import pack
+from sublet_trainer.models.adapter import LoraModel
+from sublet_trainer.objectives.methods import objective_for
+from sublet_trainer.objectives.preference import dpo_losses, orpo_losses
 
 GOLDEN = json.loads((Path(__file__).parent / "trl" / "golden.json").read_text())
 DPO, ORPO = Loss(method=LossMethod.DPO), Loss(method=LossMethod.ORPO)

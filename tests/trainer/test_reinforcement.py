@@ -15,15 +15,15 @@ from trainer_world import chat
 
 from sublet.errors import FailedPrecondition, InvalidRequest
 from sublet.losses import Loss, LossMethod
-from sublet_trainer.adapter import LoraModel
-from sublet_trainer.base_tokenizer import BaseTokenizer
-from sublet_trainer.corpus import START
-from sublet_trainer.documents import Tokeniser
-from sublet_trainer.loss import CHUNK, log_probs
-from sublet_trainer.methods import objective_for
-from sublet_trainer.packing import pack
-from sublet_trainer.reinforcement import METHODS, Policies, token_losses
-from sublet_trainer.samples import advantages
+from sublet_trainer.data.base_tokenizer import BaseTokenizer
+from sublet_trainer.data.corpus import START
+from sublet_trainer.data.documents import Tokeniser
+from sublet_trainer.data.packing import pack
+from sublet_trainer.data.samples import advantages
+from sublet_trainer.models.adapter import LoraModel
+from sublet_trainer.models.loss import CHUNK, log_probs
+from sublet_trainer.objectives.methods import objective_for
+from sublet_trainer.objectives.reinforcement import METHODS, Policies, token_losses
 
 GOLDEN = json.loads((Path(__file__).parent / "trl" / "golden.json").read_text())
 QUESTIONS = [f"Is {n} even?" for n in range(24)]

@@ -13,13 +13,13 @@ from sublet.errors import InvalidRequest
 from sublet.names import ModelName
 from sublet.rows import RowFormat, check_rows, parse_row
 from sublet_trainer import rollout
-from sublet_trainer.adapter import LoraModel
-from sublet_trainer.base_tokenizer import BaseTokenizer
-from sublet_trainer.conversations import ChatTemplate
-from sublet_trainer.documents import Tokeniser
-from sublet_trainer.llama import Memory
-from sublet_trainer.packing import pack
-from sublet_trainer.sampling import Sampler
+from sublet_trainer.data.base_tokenizer import BaseTokenizer
+from sublet_trainer.data.conversations import ChatTemplate
+from sublet_trainer.data.documents import Tokeniser
+from sublet_trainer.data.packing import pack
+from sublet_trainer.models.adapter import LoraModel
+from sublet_trainer.models.llama import Memory
+from sublet_trainer.models.sampling import Sampler
 
 CPU = torch.device("cpu")
 PROMPT = [1, 40, 41, 42, 2, 1, 50]
@@ -87,7 +87,7 @@ def test_remembering_a_sequence_gives_the_numbers_of_reading_it_anew(folder, ada
 
 
 def whole_row(ids):
-    from sublet_trainer.documents import Document
+    from sublet_trainer.data.documents import Document
 
     one = Document(ids.int().numpy(), (torch.arange(len(ids)) > 0).numpy(), 1.0, is_truncated=False)
     (row,) = pack([one], capacity=1000, device=CPU)

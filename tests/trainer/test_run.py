@@ -11,7 +11,7 @@ import torch
 from references import AutoModelForCausalLM, AutoTokenizer, PeftModel
 from trainer_world import PREFIX, chat, jsonl
 
-from sublet_trainer import storage
+from sublet_trainer.leased import storage
 
 
 def only_ending(world):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from sublet_trainer.corpus import Position, StepDocuments
-from sublet_trainer.documents import Document
-from sublet_trainer.sharing import decode_share, encode_share, shares_of
+from sublet_trainer.data.corpus import Position, StepDocuments
+from sublet_trainer.data.documents import Document
+from sublet_trainer.processes.sharing import decode_share, encode_share, shares_of
 
 CPU = torch.device("cpu")
 

@@ -9,13 +9,13 @@ import pytest
 from sublet.errors import AccessDenied, AlreadyExists, FailedPrecondition, TryAgain
 from sublet.handover import Claim
 from sublet.names import OutputPrefix
-from sublet_trainer import output as output_module
-from sublet_trainer import storage as storage_module
-from sublet_trainer.broker import Broker
-from sublet_trainer.lease import HeldLease
-from sublet_trainer.output import Output
+from sublet_trainer.leased import output as output_module
+from sublet_trainer.leased import storage as storage_module
+from sublet_trainer.leased.broker import Broker
+from sublet_trainer.leased.lease import HeldLease
+from sublet_trainer.leased.output import Output
+from sublet_trainer.leased.storage import Storage
 from sublet_trainer.stops import Interrupted, Interruption
-from sublet_trainer.storage import Storage
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 

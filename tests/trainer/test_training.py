@@ -14,16 +14,16 @@ from sublet.jobs import TrainingSettings
 from sublet.names import ModelName
 from sublet.rows import parse_row
 from sublet_trainer import training
-from sublet_trainer.adapter import LoraModel
-from sublet_trainer.base_tokenizer import BaseTokenizer
-from sublet_trainer.blocks import BlockReader
-from sublet_trainer.corpus import START, Corpus
-from sublet_trainer.documents import Tokeniser
+from sublet_trainer.data.base_tokenizer import BaseTokenizer
+from sublet_trainer.data.blocks import BlockReader
+from sublet_trainer.data.corpus import START, Corpus
+from sublet_trainer.data.documents import Tokeniser
+from sublet_trainer.data.packing import pack
 from sublet_trainer.failures import OutOfMemory
-from sublet_trainer.loss import CHUNK, log_probs
-from sublet_trainer.objectives import Supervised
-from sublet_trainer.packing import pack
-from sublet_trainer.ranks import Alone
+from sublet_trainer.models.adapter import LoraModel
+from sublet_trainer.models.loss import CHUNK, log_probs
+from sublet_trainer.objectives.objective import Supervised
+from sublet_trainer.processes.ranks import Alone
 from sublet_trainer.training import TrainingState, learning_rate, new_optimiser, train
 
 BASE = ModelName.parse("accounts/fireworks/models/tiny-random")

@@ -19,11 +19,11 @@ from typing import Self
 from sublet.errors import InvalidRequest, TryAgain
 from sublet.handover import Claim, TrainedAdapter
 from sublet.names import LeaseName
-from sublet_trainer.broker import Broker
 from sublet_trainer.defects import described
-from sublet_trainer.launch import Rank, num_processes, torchrun_arguments
-from sublet_trainer.lease import HeldLease
+from sublet_trainer.leased.broker import Broker
+from sublet_trainer.leased.lease import HeldLease
 from sublet_trainer.logs import ERROR, INFO, log
+from sublet_trainer.processes.launch import Rank, num_processes, torchrun_arguments
 from sublet_trainer.stops import BrokerSilent, Interruption, Stop
 
 
@@ -103,7 +103,7 @@ def _lead(interruption: Interruption, environment: Environment) -> None:
         assignment = broker.claim(claim, wait=interruption.wait)
     except Stop:
         if environment.rank:
-            from sublet_trainer.group import dismiss_others  # noqa: PLC0415  heavy
+            from sublet_trainer.processes.group import dismiss_others  # noqa: PLC0415  heavy
 
             dismiss_others(environment.rank)
         raise
@@ -114,7 +114,7 @@ def _lead(interruption: Interruption, environment: Environment) -> None:
 
 def _follow(rank: Rank, interruption: Interruption, environment: Environment) -> None:
     _prepare_for_torch()
-    from sublet_trainer.follower import follow  # noqa: PLC0415  as heavy as run
+    from sublet_trainer.processes.follower import follow  # noqa: PLC0415  as heavy as run
 
     follow(rank, interruption, models=environment.models)
 

@@ -29,7 +29,7 @@ def answers(
 ) -> Iterator[dict[str, str]]:
     """
     Args:
-        base: a folder as sublet_trainer.base_models prepares it.
+        base: a folder as sublet_trainer.catalogue.base_models prepares it.
         adapters: folders as the trainer writes them, or NO_ADAPTER for the base as it is.
     """
     import torch  # noqa: PLC0415  --help need not wait for it

@@ -11,14 +11,14 @@ import torch
 
 from sublet.errors import FailedPrecondition
 from sublet.handover import TrainingOrder
-from sublet_trainer.adamw import AdamW
-from sublet_trainer.adapter import LoraModel
-from sublet_trainer.base import stored_dtype
-from sublet_trainer.base_models import digest_of
-from sublet_trainer.manifest import BaseModel
-from sublet_trainer.model import Model
-from sublet_trainer.precision import NAMES, dtype_for, use_fastest_true_fp32
-from sublet_trainer.ranks import Ranks
+from sublet_trainer.catalogue.base_models import digest_of
+from sublet_trainer.models.adamw import AdamW
+from sublet_trainer.models.adapter import LoraModel
+from sublet_trainer.models.base import stored_dtype
+from sublet_trainer.models.model import Model
+from sublet_trainer.models.precision import NAMES, dtype_for, use_fastest_true_fp32
+from sublet_trainer.processes.ranks import Ranks
+from sublet_trainer.results.manifest import BaseModel
 from sublet_trainer.training import new_optimiser
 
 TOO_SMALL_FOR_THREADS: Final = 10_000_000
@@ -83,6 +83,6 @@ class Bench:
 def _model(folder: Path, order: TrainingOrder, ranks: Ranks, *, dtype: torch.dtype) -> Model:
     if order.settings.lora_rank:
         return LoraModel.of(folder, order.settings, device=ranks.device, dtype=dtype)
-    from sublet_trainer.full import FullModel  # noqa: PLC0415  half a second of imports
+    from sublet_trainer.models.full import FullModel  # noqa: PLC0415  half a second of imports
 
     return FullModel(folder, device=ranks.device, dtype=dtype)

@@ -16,13 +16,13 @@ from typing import Final
 
 from sublet.errors import AccessDenied, FailedPrecondition, NotFound
 from sublet_trainer import snapshot
-from sublet_trainer.adamw import AdamW
-from sublet_trainer.corpus import Corpus
-from sublet_trainer.lease import HeldLease
+from sublet_trainer.data.corpus import Corpus
+from sublet_trainer.leased.lease import HeldLease
+from sublet_trainer.leased.output import Output
 from sublet_trainer.logs import INFO, WARNING, log
-from sublet_trainer.model import Model
-from sublet_trainer.output import Output
-from sublet_trainer.ranks import Ranks
+from sublet_trainer.models.adamw import AdamW
+from sublet_trainer.models.model import Model
+from sublet_trainer.processes.ranks import Ranks
 from sublet_trainer.training import TrainingState
 
 QUICK_BYTES: Final = 2**30

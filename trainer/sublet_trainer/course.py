@@ -8,10 +8,10 @@ from typing import Final
 
 from sublet_trainer.bench import Bench
 from sublet_trainer.checkpoints import Checkpoints
-from sublet_trainer.corpus import StepDocuments
+from sublet_trainer.data.corpus import StepDocuments
 from sublet_trainer.evaluation import Evaluation
-from sublet_trainer.methods import objective_for
-from sublet_trainer.ranks import Ranks
+from sublet_trainer.objectives.methods import objective_for
+from sublet_trainer.processes.ranks import Ranks
 from sublet_trainer.stops import Interrupted, RankLost
 from sublet_trainer.training import TrainingState, train
 

@@ -13,11 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from sublet.errors import InvalidRequest
-from sublet_trainer.corpus import START, StepDocuments
-from sublet_trainer.documents import Document
-from sublet_trainer.model import Model
-from sublet_trainer.objectives import Supervised
-from sublet_trainer.ranks import Ranks
+from sublet_trainer.data.corpus import START, StepDocuments
+from sublet_trainer.data.documents import Document
+from sublet_trainer.models.model import Model
+from sublet_trainer.objectives.objective import Supervised
+from sublet_trainer.processes.ranks import Ranks
 from sublet_trainer.training import EvalMetrics, TrainingState
 
 _LOSS: Final = "loss"

@@ -12,7 +12,7 @@ import torch
 
 from sublet.errors import InvalidRequest, SubletError
 from sublet.jobs import TrainingSettings
-from sublet_trainer.packing import PackedRow
+from sublet_trainer.data.packing import PackedRow
 
 LINES_NAMED: Final = 20
 _CPU_REFUSAL: Final = "DefaultCPUAllocator"

@@ -140,9 +140,9 @@ def groups(
     Raises:
         InvalidRequest: a prompt is none, or a reward is no number.
     """
-    from sublet_trainer.base_tokenizer import BaseTokenizer  # noqa: PLC0415  --help need not wait
-    from sublet_trainer.conversations import ChatTemplate  # noqa: PLC0415
-    from sublet_trainer.sampling import Sampler  # noqa: PLC0415
+    from sublet_trainer.data.base_tokenizer import BaseTokenizer  # noqa: PLC0415  --help need not wait
+    from sublet_trainer.data.conversations import ChatTemplate  # noqa: PLC0415
+    from sublet_trainer.models.sampling import Sampler  # noqa: PLC0415
 
     tokenizer = BaseTokenizer.load(base)
     template = ChatTemplate(tokenizer)

@@ -18,20 +18,23 @@ from sublet.errors import FailedPrecondition
 from sublet.handover import Assignment, TrainedAdapter, TrainingOrder
 from sublet.jobs import Progress
 from sublet.names import ObjectVersion
-from sublet_trainer.base_tokenizer import BaseTokenizer
 from sublet_trainer.bench import Bench
-from sublet_trainer.blocks import Block, BlockReader
-from sublet_trainer.card import PLOT, model_card
 from sublet_trainer.checkpoints import Checkpoints, Shelf
-from sublet_trainer.corpus import Corpus
 from sublet_trainer.course import take_course
-from sublet_trainer.documents import Document, Tokeniser
+from sublet_trainer.data.base_tokenizer import BaseTokenizer
+from sublet_trainer.data.blocks import Block, BlockReader
+from sublet_trainer.data.corpus import Corpus
+from sublet_trainer.data.documents import Document, Tokeniser
 from sublet_trainer.evaluation import Evaluation, verify_usable
-from sublet_trainer.launch import Rank
-from sublet_trainer.lease import HeldLease
+from sublet_trainer.leased.lease import HeldLease
+from sublet_trainer.leased.output import Output
+from sublet_trainer.leased.storage import Storage
 from sublet_trainer.logs import INFO, log
-from sublet_trainer.loss_plot import loss_plot
-from sublet_trainer.manifest import (
+from sublet_trainer.processes.launch import Rank
+from sublet_trainer.processes.ranks import Ranks, joined
+from sublet_trainer.results.card import PLOT, model_card
+from sublet_trainer.results.loss_plot import loss_plot
+from sublet_trainer.results.manifest import (
     Amount,
     Cost,
     Evaluated,
@@ -41,10 +44,8 @@ from sublet_trainer.manifest import (
     name_of,
     software,
 )
-from sublet_trainer.metrics import MetricsStream, metrics_lines
-from sublet_trainer.output import Output
-from sublet_trainer.ranks import Ranks, joined
-from sublet_trainer.results import (
+from sublet_trainer.results.metrics import MetricsStream, metrics_lines
+from sublet_trainer.results.publication import (
     find_published,
     folder_of,
     publish,
@@ -54,7 +55,6 @@ from sublet_trainer.results import (
 )
 from sublet_trainer.snapshot import digest_of_all
 from sublet_trainer.stops import Interrupted, Interruption
-from sublet_trainer.storage import Storage
 from sublet_trainer.training import TrainingState, row_capacity
 
 LOG_EVERY_S: Final = 30.0

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from sublet.codec import decode, encode
 from sublet.errors import FailedPrecondition
-from sublet_trainer.adamw import AdamW
-from sublet_trainer.blocks import Block, RowTally
-from sublet_trainer.corpus import Position
-from sublet_trainer.model import Model
-from sublet_trainer.splitting import put, whole
+from sublet_trainer.data.blocks import Block, RowTally
+from sublet_trainer.data.corpus import Position
+from sublet_trainer.models.adamw import AdamW
+from sublet_trainer.models.model import Model
+from sublet_trainer.models.splitting import put, whole
 from sublet_trainer.training import EvalMetrics, StepMetrics, TrainingState
 
 FORMAT: Final = "sublet-checkpoint-4"

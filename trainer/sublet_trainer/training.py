@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 
 from sublet.jobs import TrainingSettings
-from sublet_trainer.adamw import AdamW
-from sublet_trainer.corpus import START, Position, StepDocuments
+from sublet_trainer.data.corpus import START, Position, StepDocuments
 from sublet_trainer.failures import naming_what_to_lower, verify_finite
-from sublet_trainer.model import Model
-from sublet_trainer.objectives import Objective
-from sublet_trainer.ranks import Ranks
-from sublet_trainer.splitting import whole
+from sublet_trainer.models.adamw import AdamW
+from sublet_trainer.models.model import Model
+from sublet_trainer.models.splitting import whole
+from sublet_trainer.objectives.objective import Objective
+from sublet_trainer.processes.ranks import Ranks
 
 MAX_GRAD_NORM: Final = 1.0
 ROW_TOKENS: Final = {"cpu": 1024, "cuda": 8192}

@@ -350,7 +350,13 @@ def _prepare_base_models(models_dir: Path) -> None:
     The catalogue's base models, made once; the trainer's package makes them, since it knows how.
     """
     models_dir.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "sublet_trainer.base_models", "--into", str(models_dir)]
+    command = [
+        sys.executable,
+        "-m",
+        "sublet_trainer.catalogue.base_models",
+        "--into",
+        str(models_dir),
+    ]
     made = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if made.returncode:
         raise click.ClickException("the base models could not be prepared; see above")

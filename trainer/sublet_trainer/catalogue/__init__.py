@@ -1,0 +1,1 @@
+"""Base models that sublet makes itself, and how a folder of one is known again."""

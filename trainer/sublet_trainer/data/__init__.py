@@ -1,0 +1,1 @@
+"""From the bytes of a dataset to packed rows of token ids."""

@@ -1,0 +1,1 @@
+"""The outside world of a trainer, all of it under one lease."""

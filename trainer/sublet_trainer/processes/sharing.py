@@ -1,0 +1,108 @@
+"""
+A step's documents dealt out to the ranks, so that each has about as many tokens and all have as
+many rows: ranks that split a model between them must run forward and back together. What a rank
+gets travels as MessagePack, never as pickle.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sublet_trainer.data.corpus import Position, StepDocuments
+from sublet_trainer.data.documents import Document
+from sublet_trainer.data.packing import PackedRow, inseparable, num_rows, pack
+
+Divisor = Callable[[Sequence[Document]], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """
+    One rank's part of a step, and what every rank must know of the whole. `num_rows` is what the
+    fullest rank has. Where there are more ranks than documents, some borrow one that does not
+    count.
+    """
+
+    documents: list[Document]
+    counts: bool
+    num_rows: int
+    divisor: float
+    num_tokens: int
+    num_supervised: int
+    lines: list[int]
+    following: Position
+    epoch: float
+
+    def rows(self, capacity: int, device: torch.device) -> Iterator[tuple[PackedRow, float]]:
+        """Each row with what multiplies its loss: 0 for one that only keeps others company."""
+        rows = pack(self.documents, capacity=capacity, device=device)
+        for row in rows:
+            yield row, float(self.counts)
+        for _ in range(self.num_rows - len(rows)):
+            yield rows[0], 0.0
+
+
+def shares_of(
+    step: StepDocuments, *, divisor: Divisor, num_ranks: int, capacity: int
+) -> list[Share]:
+    """One for each rank; for one rank, the documents as they come."""
+    together = list(inseparable(step.documents))
+    dealt = [
+        [document for place in places for document in together[place]]
+        for places in _deal([_num_tokens(part) for part in together], num_ranks)
+    ]
+    shortest = min(together, key=_num_tokens)
+    most = max(num_rows(part, capacity=capacity) for part in dealt)
+    return [
+        Share(
+            documents=part or shortest,
+            counts=bool(part),
+            num_rows=most,
+            divisor=divisor(step.documents),
+            num_tokens=_num_tokens(step.documents),
+            num_supervised=sum(document.num_supervised for document in step.documents),
+            lines=sorted({document.line for document in step.documents}),
+            following=step.following,
+            epoch=step.epoch,
+        )
+        for part in dealt
+    ]
+
+
+def _num_tokens(documents: Sequence[Document]) -> int:
+    return sum(len(document.ids_T) for document in documents)
+
+
+def _deal(lengths: Sequence[int], num_ranks: int) -> list[list[int]]:
+    """Places for each rank: the longest first, to the rank that has least; then in order again."""
+    dealt: list[list[int]] = [[] for _ in range(num_ranks)]
+    num_tokens = [0] * num_ranks
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        rank = num_tokens.index(min(num_tokens))
+        dealt[rank].append(place)
+        num_tokens[rank] += lengths[place]
+    return [sorted(places) for places in dealt]
+
+
+def encode_share(share: Share) -> bytes:
+    return msgspec.msgpack.encode(share, enc_hook=_to_wire)
+
+
+def decode_share(content: bytes) -> Share:
+    return msgspec.msgpack.decode(content, type=Share, dec_hook=_from_wire)
+
+
+def _to_wire(value: object) -> tuple[str, tuple[int, ...], bytes]:
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    raise NotImplementedError(f"cannot encode {type(value).__name__}")
+
+
+def _from_wire(_: type, value: Any) -> NDArray[Any]:  # noqa: ANN401  MessagePack is any
+    dtype, shape, content = value
+    return np.frombuffer(content, dtype).reshape(shape)
