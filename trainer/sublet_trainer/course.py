@@ -15,7 +15,7 @@ from sublet_trainer.processes.ranks import Ranks
 from sublet_trainer.stops import Interrupted, RankLost
 from sublet_trainer.training import TrainingState, train
 
-_WORTH_A_CHECKPOINT: Final = (Interrupted, RankLost)
+WORTH_A_CHECKPOINT: Final = (Interrupted, RankLost)
 
 
 def take_course(
@@ -61,6 +61,6 @@ def take_course(
                 after_step=after_step,
             )
         evaluation.catch_up(state, is_over=True)
-    except _WORTH_A_CHECKPOINT as stop:
+    except WORTH_A_CHECKPOINT as stop:
         checkpoints.save_before_end(state, others_are_there=isinstance(stop, Interrupted))
         raise

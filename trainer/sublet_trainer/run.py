@@ -20,7 +20,7 @@ from sublet.jobs import Progress
 from sublet.names import ObjectVersion
 from sublet_trainer.bench import Bench
 from sublet_trainer.checkpoints import Checkpoints, Shelf
-from sublet_trainer.course import take_course
+from sublet_trainer.course import WORTH_A_CHECKPOINT, take_course
 from sublet_trainer.data.base_tokenizer import BaseTokenizer
 from sublet_trainer.data.blocks import Block, BlockReader
 from sublet_trainer.data.corpus import Corpus
@@ -54,12 +54,12 @@ from sublet_trainer.results.publication import (
     weights_among,
 )
 from sublet_trainer.snapshot import digest_of_all
-from sublet_trainer.stops import Interrupted, Interruption
+from sublet_trainer.stops import Interruption
 from sublet_trainer.training import TrainingState, row_capacity
 
 LOG_EVERY_S: Final = 30.0
 LAST_HEARTBEAT_PATIENCE_S: Final = 3.0
-"""Of the 10 s after SIGTERM, what may be spent on telling the broker of the last checkpoint."""
+"""What may be spent on telling the broker of the last checkpoint: after SIGTERM, of 10 s in all."""
 
 
 def run(
@@ -122,7 +122,7 @@ def run(
                 check=check,
                 report=report,
             )
-        except Interrupted:
+        except WORTH_A_CHECKPOINT:
             lease.renew(within_s=LAST_HEARTBEAT_PATIENCE_S)
             raise
         desk.corpus.check_has_steps(state.step)
