@@ -36,7 +36,6 @@ MAX_TOKENS = 512
 SHARED_ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",  # keep freed memory: fresh pages cost more than the arithmetic
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "OMP_WAIT_POLICY": "PASSIVE",
 }
 Step = list[dict]
 FLOPS_A_TOKEN = {"frozen": 4 * 106.2e6, "lora": 6 * 4.88e6, "attention": 22e6}

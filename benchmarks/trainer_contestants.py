@@ -22,6 +22,10 @@ RANK = 16
 
 def main() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
+    if CONTEST["name"] == "sublet":
+        from sublet_trainer.threads import wait_briefly  # noqa: PLC0415
+
+        wait_briefly()  # as the trainer's own process does; the others have libgomp's default
     import torch  # noqa: PLC0415
 
     clock = Clock()

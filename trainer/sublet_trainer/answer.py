@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from sublet_trainer.threads import wait_briefly
+
 NO_ADAPTER: Final = "none"
 
 
@@ -68,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not folder.is_dir():
             parser.error(f"{folder} is no folder")
     os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in __main__
+    wait_briefly()
     found = answers(
         given.base,
         given.adapter,

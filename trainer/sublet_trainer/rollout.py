@@ -10,7 +10,6 @@ Runs on their machine, as a process that talks to nobody; what it prints is for 
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from sublet.rows import (
     parse_row,
     split_lines,
 )
+from sublet_trainer.threads import wait_briefly
 
 Json = dict[str, Any]
 Reward = Callable[[Json, Json], float | Mapping[str, float]]
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in __main__
+    wait_briefly()
     summary = Summary()
     try:
         manner = Manner(
