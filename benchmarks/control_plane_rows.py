@@ -86,7 +86,7 @@ def _measured(command: list[str]) -> Read:
 
 
 def _check(path: Path) -> int:
-    from sublet.rows import check_rows  # noqa: PLC0415  the peer's process has no sublet
+    from sublet.rows import check_rows
 
     report = check_rows(_chunks(path))
     assert not report.num_problems, report.problems
@@ -100,7 +100,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 
 
 def _load(path: Path, cache: Path) -> int:
-    from datasets import load_dataset  # type: ignore[import-not-found]  # noqa: PLC0415  there it is
+    from datasets import load_dataset  # type: ignore[import-not-found]
 
     return len(load_dataset("json", data_files=str(path), cache_dir=str(cache), split="train"))
 
@@ -108,7 +108,7 @@ def _load(path: Path, cache: Path) -> int:
 def main() -> None:
     what, path, *rest = sys.argv[1:]
     if what == "load":
-        import datasets  # noqa: F401, PLC0415  not a part of what is timed
+        import datasets  # noqa: F401  not a part of what is timed
     wall, cpu = time.perf_counter(), time.process_time()
     num_rows = _check(Path(path)) if what == "check" else _load(Path(path), Path(*rest))
     took = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}

@@ -31,9 +31,9 @@ PIECE = 32 * MIB
 
 
 async def serve(directory: Path) -> None:
-    from sublet.clock import SystemClock  # noqa: PLC0415  the client's process needs none of it
-    from sublet.local.cloud import LocalCloud  # noqa: PLC0415
-    from sublet.local.servers import Ports  # noqa: PLC0415
+    from sublet.clock import SystemClock
+    from sublet.local.cloud import LocalCloud
+    from sublet.local.servers import Ports
 
     cloud = LocalCloud(
         directory,

@@ -38,12 +38,12 @@ PROJECT = "projects/proj-local"
 
 
 async def serve(directory: Path) -> None:
-    from sublet.clock import SystemClock  # noqa: PLC0415  the client's process needs none of it
-    from sublet.local.database import Database  # noqa: PLC0415
-    from sublet.local.iam.enforcement import Iam  # noqa: PLC0415
-    from sublet.local.iam.oidc import IdTokens  # noqa: PLC0415
-    from sublet.local.pubsub.broker import PubSub  # noqa: PLC0415
-    from sublet.local.pubsub.grpc_server import PubSubServer  # noqa: PLC0415
+    from sublet.clock import SystemClock
+    from sublet.local.database import Database
+    from sublet.local.iam.enforcement import Iam
+    from sublet.local.iam.oidc import IdTokens
+    from sublet.local.pubsub.broker import PubSub
+    from sublet.local.pubsub.grpc_server import PubSubServer
 
     clock = SystemClock()
     database = Database(directory / "cloud.db")
@@ -76,8 +76,8 @@ def our_server() -> Iterator[tuple[str, float]]:
 @contextlib.contextmanager
 def googles_server() -> Iterator[tuple[str, float]]:
     """As `our_server`, of Google's emulator; it starts as Google starts it."""
-    from sublet.errors import FailedPrecondition  # noqa: PLC0415
-    from sublet.local.pubsub.external import emulators  # noqa: PLC0415
+    from sublet.errors import FailedPrecondition
+    from sublet.local.pubsub.external import emulators
 
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         host, port = reserved.getsockname()
@@ -155,7 +155,7 @@ class Endpoint:
 class Benchmark:
     def __init__(self, address: str) -> None:
         os.environ["PUBSUB_EMULATOR_HOST"] = address
-        from google.cloud import pubsub_v1  # noqa: PLC0415  reads the variable
+        from google.cloud import pubsub_v1
 
         self._types = pubsub_v1.types
         self._run = secrets.token_hex(4)

@@ -128,9 +128,9 @@ def conversations() -> list[tuple[str, str]]:
 
 
 def steps_of(chosen: list[tuple[str, str]], model: Path) -> Iterator[Step]:
-    from sublet.rows import Message, Row  # noqa: PLC0415
-    from sublet_trainer.data.base_tokenizer import BaseTokenizer  # noqa: PLC0415
-    from sublet_trainer.data.documents import Tokeniser  # noqa: PLC0415
+    from sublet.rows import Message, Row
+    from sublet_trainer.data.base_tokenizer import BaseTokenizer
+    from sublet_trainer.data.documents import Tokeniser
 
     tokeniser = Tokeniser(BaseTokenizer.load(model), max_tokens=MAX_TOKENS)
     rows = [
@@ -218,10 +218,10 @@ print(2 * 2048**3 / best)
 
     def _first_adapter(self) -> Path:
         """What everybody starts from."""
-        import torch  # noqa: PLC0415
+        import torch
 
-        from sublet.names import ModelName  # noqa: PLC0415
-        from sublet_trainer.models.adapter import LoraModel  # noqa: PLC0415
+        from sublet.names import ModelName
+        from sublet_trainer.models.adapter import LoraModel
 
         cpu = torch.device("cpu")
         made = LoraModel(self._model, rank=16, seed=0, device=cpu, dtype=torch.bfloat16)

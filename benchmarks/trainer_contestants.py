@@ -23,10 +23,10 @@ RANK = 16
 def main() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
     if CONTEST["name"] == "sublet":
-        from sublet_trainer.threads import wait_briefly  # noqa: PLC0415
+        from sublet_trainer.threads import wait_briefly
 
         wait_briefly()  # as the trainer's own process does; the others have libgomp's default
-    import torch  # noqa: PLC0415
+    import torch
 
     clock = Clock()
     losses = CONTESTANTS[CONTEST["name"]](clock)
@@ -63,7 +63,7 @@ class Clock:
 
 
 def dtype() -> Any:  # noqa: ANN401
-    import torch  # noqa: PLC0415
+    import torch
 
     return {"bf16": torch.bfloat16, "fp32": torch.float32}[CONTEST["dtype"]]
 
@@ -73,17 +73,17 @@ def dtype() -> Any:  # noqa: ANN401
 
 def sublet(clock: Clock) -> list[float]:
     """The trainer's own loop; the steps come from here instead of from a bucket."""
-    import numpy as np  # noqa: PLC0415
-    import torch  # noqa: PLC0415
+    import numpy as np
+    import torch
 
-    from sublet.jobs import TrainingSettings  # noqa: PLC0415
-    from sublet_trainer.data.corpus import Position, StepDocuments  # noqa: PLC0415
-    from sublet_trainer.data.documents import Document  # noqa: PLC0415
-    from sublet_trainer.models.adapter import LoraModel  # noqa: PLC0415
-    from sublet_trainer.models.precision import use_fastest_true_fp32  # noqa: PLC0415
-    from sublet_trainer.objectives.objective import Supervised  # noqa: PLC0415
-    from sublet_trainer.processes.ranks import Alone  # noqa: PLC0415
-    from sublet_trainer.training import TrainingState, new_optimiser, train  # noqa: PLC0415
+    from sublet.jobs import TrainingSettings
+    from sublet_trainer.data.corpus import Position, StepDocuments
+    from sublet_trainer.data.documents import Document
+    from sublet_trainer.models.adapter import LoraModel
+    from sublet_trainer.models.precision import use_fastest_true_fp32
+    from sublet_trainer.objectives.objective import Supervised
+    from sublet_trainer.processes.ranks import Alone
+    from sublet_trainer.training import TrainingState, new_optimiser, train
 
     def fixed_steps() -> Iterator[StepDocuments]:
         for number, step in enumerate(STEPS):
@@ -129,12 +129,12 @@ def sublet(clock: Clock) -> list[float]:
 
 def prepared(clock: Clock) -> tuple[Any, Any, Any, Any]:
     """The same model in PEFT's hands, and what both of the other trainers are given."""
-    import torch  # noqa: PLC0415
-    from peft import PeftModel  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback  # noqa: PLC0415
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
-    from sublet.jobs import TrainingSettings  # noqa: PLC0415
-    from sublet_trainer.training import learning_rate  # noqa: PLC0415
+    from sublet.jobs import TrainingSettings
+    from sublet_trainer.training import learning_rate
 
     class Watch(TrainerCallback):
         losses: list[float] = []  # noqa: RUF012
@@ -193,8 +193,8 @@ def counting(trainer: Any, clock: Clock) -> Any:  # noqa: ANN401
 
 
 def trl(clock: Clock) -> list[float]:
-    from datasets import Dataset  # noqa: PLC0415
-    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
 
     model, optimisers, watch, tokenizer = prepared(clock)
     rows = [{key: one[key] for key in ("input_ids", "labels")} for step in STEPS for one in step]
@@ -217,8 +217,8 @@ def trl(clock: Clock) -> list[float]:
 
 
 def transformers(clock: Clock) -> list[float]:
-    from datasets import Dataset  # noqa: PLC0415
-    from transformers import (  # noqa: PLC0415
+    from datasets import Dataset
+    from transformers import (
         DataCollatorForSeq2Seq,
         Trainer,
         TrainingArguments,
