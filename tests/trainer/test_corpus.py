@@ -2,6 +2,7 @@
 
 import tracemalloc
 from itertools import islice
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -174,6 +175,26 @@ def test_memory_does_not_grow_with_the_dataset(models, monkeypatch):
 
     peak(50)
     assert peak(800) < 1.3 * peak(100)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_block_is_let_go_before_the_next_is_read(open_corpus, monkeypatch):
+    """Also while a step of it is still being trained."""
+    loaded = []
+    load = BlockReader.load
+
+    def watched(reader, block):
+        assert [one for one in loaded if one() is not None] == []
+        found = load(reader, block)
+        loaded.append(ref(found._ids_N))
+        return found
+
+    monkeypatch.setattr(BlockReader, "load", watched)
+    opened = open_corpus(jsonl(rows(300)), epochs=1)
+    opened.survey(num_rows_registered=300)
+    for step in opened.steps(START):
+        assert step.documents
+    assert len(loaded) == len(opened.blocks) > 5
 
 
 def test_rows_without_anything_to_learn_are_passed_over_and_counted(open_corpus):
