@@ -19,7 +19,7 @@ demo: install
 	$(BIN)/python examples/demo.py
 
 test: install
-	$(BIN)/pytest --numprocesses 4 --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 3 --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff format --check
