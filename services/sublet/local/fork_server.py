@@ -38,7 +38,6 @@ def serve(channel: socket.socket) -> list[str]:
     Returns:
         In each fork: the program to become, name and arguments.
     """
-    server = os.getpid()
     while True:
         line, descriptors = _next_request(channel)
         if not line:
@@ -46,7 +45,6 @@ def serve(channel: socket.socket) -> list[str]:
         pid = os.fork()
         if not pid:
             channel.close()
-            _die_with(server)
             return _settle_in(json.loads(line), *descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -60,11 +58,24 @@ def _next_request(channel: socket.socket) -> tuple[bytes, list[int]]:
     return line, descriptors
 
 
-def _die_with(server: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != server:
-        sys.exit("the fork server died before its fork began")
+def _let_no_fork_outlive_its_parent() -> None:
+    """
+    A unit's own workers too: one that is in the middle of a request would go on for as long as its
+    server's grace, on sockets and files that the next start has taken over.
+    """
+    parent = os.getpid()
+
+    def remember() -> None:
+        nonlocal parent
+        parent = os.getpid()
+
+    def die_with_parent() -> None:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before this fork began
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.register_at_fork(before=remember, after_in_child=die_with_parent)
 
 
 def _settle_in(request: dict[str, Any], log: int, pulse: int, listener: int) -> list[str]:
@@ -91,5 +102,6 @@ if __name__ == "__main__":
     gc.collect()
     gc.freeze()  # the collector would write into every page that the forks share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the dead
+    _let_no_fork_outlive_its_parent()
     sys.argv = serve(socket.socket(fileno=int(sys.argv[1])))
     runpy.run_path(sys.argv[0], run_name="__main__")
