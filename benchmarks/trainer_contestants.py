@@ -82,8 +82,9 @@ def sublet(clock: Clock) -> list[float]:
     from sublet_trainer.models.adapter import LoraModel
     from sublet_trainer.models.precision import use_fastest_true_fp32
     from sublet_trainer.objectives.objective import Supervised
+    from sublet_trainer.processes.cores import Cores
     from sublet_trainer.processes.ranks import Alone
-    from sublet_trainer.training import TrainingState, new_optimiser, train
+    from sublet_trainer.training import TrainingState, new_optimiser, rows_at_once, train
 
     def fixed_steps() -> Iterator[StepDocuments]:
         for number, step in enumerate(STEPS):
@@ -118,6 +119,7 @@ def sublet(clock: Clock) -> list[float]:
         settings,
         Supervised(),
         ranks=Alone(),
+        cores=Cores(rows_at_once(model, settings)),
         check=lambda: None,
         after_step=after_step,
     )

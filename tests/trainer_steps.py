@@ -11,10 +11,12 @@ from sublet_trainer.data.blocks import BlockReader
 from sublet_trainer.data.corpus import START, Corpus
 from sublet_trainer.data.packing import pack
 from sublet_trainer.objectives.methods import objective_for
+from sublet_trainer.processes.cores import Cores
 from sublet_trainer.processes.ranks import Alone
-from sublet_trainer.training import TrainingState, new_optimiser, train
+from sublet_trainer.training import TrainingState, new_optimiser, row_losses, train
 
 CPU = torch.device("cpu")
+ONE_CORE = Cores(1)
 GRPO = Loss(method=LossMethod.GRPO)
 SETTINGS = TrainingSettings(
     epochs=2, batch_size=400, lora_rank=4, learning_rate=1e-2, weight_decay=0.0, seed=5
@@ -41,7 +43,7 @@ def documents_of(tokeniser, rows, loss=GRPO):
     return next(corpus.steps(START)).documents
 
 
-def trained_on(model, tokeniser, rows, *, loss=GRPO, settings=SETTINGS):
+def trained_on(model, tokeniser, rows, *, loss=GRPO, settings=SETTINGS, cores=ONE_CORE):
     corpus = corpus_of(tokeniser, rows, loss, settings)
     state = TrainingState(num_steps=corpus.survey(num_rows_registered=0))
     train(
@@ -52,23 +54,27 @@ def trained_on(model, tokeniser, rows, *, loss=GRPO, settings=SETTINGS):
         settings,
         objective_for(loss),
         ranks=Alone(),
+        cores=cores,
         check=lambda: None,
         after_step=lambda: False,
     )
     return state.metrics
 
 
-def step_of(model, objective, documents, *, capacity=10_000):
+def step_of(model, objective, documents, *, capacity=10_000, cores=ONE_CORE):
     """The loss, its gradient and the metrics of one step."""
     for parameter in model.parameters().values():
         parameter.grad = None
     total, sums = 0.0, {}
-    for row in pack(documents, capacity=capacity, device=CPU):
-        part = objective.row_loss(model, row, recomputes=False)
-        loss = part.loss / objective.divisor(documents)
-        loss.backward()
-        total += loss.item()
-        sums = {name: sums.get(name, 0.0) + number for name, number in part.sums.items()}
+    rows = pack(documents, capacity=capacity, device=CPU, at_once=cores.at_once)
+    for first in range(0, len(rows), cores.at_once):
+        now = rows[first : first + cores.at_once]
+        parts = row_losses(model, objective, now, capacity=10_000, cores=cores)
+        losses = [part.loss / objective.divisor(documents) for part in parts]
+        cores.backward(losses, [*model.parameters().values()])
+        total += sum(loss.item() for loss in losses)
+        for part in parts:
+            sums = {name: sums.get(name, 0.0) + number for name, number in part.sums.items()}
     gradient = torch.cat([one.grad.flatten() for one in model.parameters().values()])
     examples = {document.line for document in documents}
     return total, gradient, objective.metrics(sums, num_examples=len(examples))

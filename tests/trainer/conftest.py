@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch.distributed import TCPStore
+from trainer_steps import CPU
 from trainer_world import Fault, World
 from trainer_zygote import Zygote
 
 from sublet_trainer.catalogue.base_models import prepare
+from sublet_trainer.data.base_tokenizer import BaseTokenizer
+from sublet_trainer.data.documents import Tokeniser
+from sublet_trainer.models.adapter import LoraModel
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,6 +26,31 @@ def models(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     prepare("tiny-random", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def folder(models) -> Path:
+    return models / "tiny-random"
+
+
+@pytest.fixture(scope="session")
+def tokeniser(folder):
+    return Tokeniser(BaseTokenizer.load(folder), max_tokens=1000)
+
+
+@pytest.fixture
+def fresh(folder):
+    """An adapter as PEFT begins one: it changes nothing, and hides half of all bugs."""
+    return LoraModel(folder, rank=4, seed=0, device=CPU, dtype=torch.float32)
+
+
+@pytest.fixture
+def moved(fresh):
+    """Far enough from where it started that every ratio is another."""
+    torch.manual_seed(1)
+    for parameter in fresh.parameters().values():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return fresh
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from sublet_trainer.data.blocks import TokenisedBlock
 from sublet_trainer.data.corpus import START
 from sublet_trainer.data.documents import Tokeniser
 from sublet_trainer.data.packing import pack
-from sublet_trainer.models.adapter import LoraModel
 from sublet_trainer.objectives.methods import objective_for
 from sublet_trainer.objectives.preference import dpo_losses, orpo_losses
 
@@ -35,29 +34,6 @@ def pair(question, better="yes", worse="certainly not", **more):
 
 
 PAIRS = [pair(f"Is {n} even?") for n in range(24)]
-
-
-@pytest.fixture(scope="module")
-def folder(models):
-    return models / "tiny-random"
-
-
-@pytest.fixture(scope="module")
-def tokeniser(folder):
-    return Tokeniser(BaseTokenizer.load(folder), max_tokens=1000)
-
-
-@pytest.fixture
-def fresh(folder):
-    return LoraModel(folder, rank=4, seed=0, device=CPU, dtype=torch.float32)
-
-
-@pytest.fixture
-def moved(fresh):
-    torch.manual_seed(1)
-    for parameter in fresh.parameters().values():
-        torch.nn.init.normal_(parameter, std=0.04)
-    return fresh
 
 
 def summed(tokens):

@@ -17,7 +17,6 @@ from sublet.errors import FailedPrecondition, InvalidRequest
 from sublet.losses import Loss, LossMethod
 from sublet_trainer.data.base_tokenizer import BaseTokenizer
 from sublet_trainer.data.corpus import START
-from sublet_trainer.data.documents import Tokeniser
 from sublet_trainer.data.packing import pack
 from sublet_trainer.data.samples import advantages
 from sublet_trainer.models.adapter import LoraModel
@@ -37,30 +36,6 @@ def group(question, *, sign=1.0):
     """The rewarded behaviour is to answer yes, or with a sign of -1, not to."""
     said = (("yes", 1.0), ("no", 0.0), ("yes", 0.5), ("maybe", -0.5))
     return {"samples": [sample(question, answer, sign * score) for answer, score in said]}
-
-
-@pytest.fixture(scope="module")
-def folder(models):
-    return models / "tiny-random"
-
-
-@pytest.fixture(scope="module")
-def tokeniser(folder):
-    return Tokeniser(BaseTokenizer.load(folder), max_tokens=1000)
-
-
-@pytest.fixture
-def fresh(folder):
-    return LoraModel(folder, rank=4, seed=0, device=CPU, dtype=torch.float32)
-
-
-@pytest.fixture
-def moved(fresh):
-    """Far enough from where it started that every ratio is another."""
-    torch.manual_seed(1)
-    for parameter in fresh.parameters().values():
-        torch.nn.init.normal_(parameter, std=0.04)
-    return fresh
 
 
 # --- one token at a time --------------------------------------------------------------------------

@@ -34,11 +34,6 @@ def none(prompt, answer):
 
 
 @pytest.fixture(scope="module")
-def folder(models):
-    return models / "tiny-random"
-
-
-@pytest.fixture(scope="module")
 def tokenizer(folder):
     return BaseTokenizer.load(folder)
 

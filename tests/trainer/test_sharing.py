@@ -29,28 +29,52 @@ def step_of(lengths):
     return StepDocuments(documents, Position(0, 0, 1), 0.5)
 
 
-def dealt(step, num_ranks, capacity=100):
-    return shares_of(step, divisor=len, num_ranks=num_ranks, capacity=capacity)
+def dealt(step, num_ranks, capacity=100, at_once=1):
+    return shares_of(step, divisor=len, num_ranks=num_ranks, capacity=capacity, at_once=at_once)
 
 
+def factors_of(share):
+    return [factor for _, factors in share.rounds(CPU) for factor in factors]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 8])
-def test_every_document_is_dealt_once_and_every_rank_has_as_many_rows(num_ranks):
+def test_every_document_is_dealt_once_and_every_rank_has_as_many_rows(num_ranks, at_once):
     step = step_of([5, 90, 7, 60, 61, 20, 20, 20, 3])
-    shares = dealt(step, num_ranks)
+    shares = dealt(step, num_ranks, at_once=at_once)
     lines = [one.line for share in shares if share.counts for one in share.documents]
     assert sorted(lines) == list(range(1, 10))
     assert len({share.num_rows for share in shares}) == 1
     for share in shares:
-        rows = list(share.rows(100, CPU))
+        rounds = list(share.rounds(CPU))
+        assert all(len(rows) == at_once for rows, _ in rounds[:-1])
+        rows = [pair for rows, factors in rounds for pair in zip(rows, factors, strict=True)]
         assert len(rows) == share.num_rows
+        assert all(row.num_tokens <= 100 for row, _ in rows)
         counted = sum(row.num_tokens for row, counts in rows if counts)
         assert counted == sum(len(one.ids_T) for one in share.documents) * share.counts
 
 
 def test_a_rank_with_fewer_rows_repeats_one_that_does_not_count():
     long, short = dealt(step_of([100, *[10] * 10]), 2, capacity=50)
-    assert [counts for _, counts in long.rows(50, CPU)] == [1.0, 0.0]
-    assert [counts for _, counts in short.rows(50, CPU)] == [1.0, 1.0]
+    assert factors_of(long) == [1.0, 0.0]
+    assert factors_of(short) == [1.0, 1.0]
+
+
+def test_rows_that_run_at_once_have_about_as_many_tokens():
+    (share,) = dealt(step_of([400, 90, 70, 60, 60, 50, 40, 30]), 1, capacity=1024, at_once=2)
+    ((rows, _),) = share.rounds(CPU)
+    assert [row.num_tokens for row in rows] == [400, 400]
+
+
+def test_a_step_of_one_document_is_one_row_however_many_could_run():
+    (share,) = dealt(step_of([30]), 1, at_once=2)
+    assert factors_of(share) == [1.0]
+
+
+def test_where_even_rows_do_not_fit_they_are_filled_in_order():
+    (share,) = dealt(step_of([50, 50, 35, 35, 30]), 1, capacity=100)
+    assert [rows[0].lengths for rows, _ in share.rounds(CPU)] == [(50, 50), (35, 35, 30)]
 
 
 def test_ranks_get_about_as_many_tokens():

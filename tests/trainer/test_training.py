@@ -8,16 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from references import AutoModelForCausalLM, PeftModel
+from trainer_steps import ONE_CORE
 
 from sublet.errors import InvalidRequest
 from sublet.jobs import TrainingSettings
 from sublet.names import ModelName
 from sublet.rows import parse_row
 from sublet_trainer import training
-from sublet_trainer.data.base_tokenizer import BaseTokenizer
 from sublet_trainer.data.blocks import BlockReader
 from sublet_trainer.data.corpus import START, Corpus
-from sublet_trainer.data.documents import Tokeniser
 from sublet_trainer.data.packing import pack
 from sublet_trainer.failures import OutOfMemory
 from sublet_trainer.models.adapter import LoraModel
@@ -31,26 +30,6 @@ SETTINGS = TrainingSettings(
     epochs=2, batch_size=400, lora_rank=4, learning_rate=1e-2, learning_rate_warmup_steps=2, seed=5
 )
 ROWS = [{"prompt": f"{n} and {n} is", "completion": f" {2 * n}!" * (1 + n % 9)} for n in range(40)]
-
-
-@pytest.fixture
-def folder(models):
-    return models / "tiny-random"
-
-
-@pytest.fixture
-def model(folder):
-    """With an adapter that changes something: PEFT's starts at zero, and hides half of all bugs."""
-    model = LoraModel(folder, rank=4, seed=0, device=torch.device("cpu"), dtype=torch.float32)
-    torch.manual_seed(1)
-    for parameter in model.parameters().values():
-        torch.nn.init.normal_(parameter, std=0.05)
-    return model
-
-
-@pytest.fixture
-def tokeniser(folder):
-    return Tokeniser(BaseTokenizer.load(folder), max_tokens=1000)
 
 
 def documents(tokeniser, rows=ROWS):
@@ -92,41 +71,41 @@ def plain_loss(hf_model, some_documents):
 
 
 @pytest.fixture
-def plain_model(model, folder, tmp_path):
+def plain_model(moved, folder, tmp_path):
     """The same adapter, loaded by PEFT from the files we write, on transformers' own attention."""
-    for name, content in model.files(BASE).items():
+    for name, content in moved.files(BASE).items():
         (tmp_path / name).write_bytes(content)
     base = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
     return PeftModel.from_pretrained(base, tmp_path, is_trainable=True)
 
 
-def test_loss_and_gradient_equal_transformers_on_padded_documents(model, plain_model, tokeniser):
+def test_loss_and_gradient_equal_transformers_on_padded_documents(moved, plain_model, tokeniser):
     some = documents(tokeniser)
-    loss, gradient = loss_and_gradient(model, some)
+    loss, gradient = loss_and_gradient(moved, some)
     expected = plain_loss(plain_model, some)
     expected.backward()
     named = dict(plain_model.named_parameters())
-    names = [name.replace(".weight", ".default.weight") for name in model.parameters()]
+    names = [name.replace(".weight", ".default.weight") for name in moved.parameters()]
     plain_gradient = torch.cat([named[name].grad.flatten() for name in names])
     assert loss == pytest.approx(expected.item(), rel=1e-5)
     assert_same_gradient(gradient, plain_gradient)
 
 
-def test_a_document_in_a_packed_row_knows_nothing_of_its_neighbours(model, tokeniser):
+def test_a_document_in_a_packed_row_knows_nothing_of_its_neighbours(moved, tokeniser):
     some = documents(tokeniser)
-    together, gradient = loss_and_gradient(model, some)
-    alone = [loss_and_gradient(model, [one]) for one in some]
+    together, gradient = loss_and_gradient(moved, some)
+    alone = [loss_and_gradient(moved, [one]) for one in some]
     assert together == pytest.approx(sum(loss for loss, _ in alone), rel=1e-5)
     assert_same_gradient(gradient, sum(one for _, one in alone))
 
 
-def test_other_words_in_a_neighbour_do_not_change_a_bit_of_a_documents_loss(model, tokeniser):
+def test_other_words_in_a_neighbour_do_not_change_a_bit_of_a_documents_loss(moved, tokeniser):
     first, second = documents(tokeniser)[:2]
     unheard = replace(first, weight=0.0)
     other_words = replace(unheard, ids_T=(first.ids_T + 1) % 200)
     assert (
-        loss_and_gradient(model, [unheard, second])[0]
-        == (loss_and_gradient(model, [other_words, second])[0])
+        loss_and_gradient(moved, [unheard, second])[0]
+        == (loss_and_gradient(moved, [other_words, second])[0])
     )
 
 
@@ -139,26 +118,26 @@ def test_positions_start_anew_with_each_document_for_models_that_look_at_them(to
 
 
 @pytest.mark.parametrize("capacity", [1, 64, 200])
-def test_how_documents_fall_into_rows_changes_no_loss(model, tokeniser, capacity):
+def test_how_documents_fall_into_rows_changes_no_loss(moved, tokeniser, capacity):
     some = documents(tokeniser)
-    loss, gradient = loss_and_gradient(model, some)
-    split_loss, split_gradient = loss_and_gradient(model, some, capacity=capacity)
+    loss, gradient = loss_and_gradient(moved, some)
+    split_loss, split_gradient = loss_and_gradient(moved, some, capacity=capacity)
     assert split_loss == pytest.approx(loss, rel=1e-6)
     assert_same_gradient(split_gradient, gradient)
 
 
-def test_recomputing_a_long_row_changes_no_loss(model, tokeniser):
+def test_recomputing_a_long_row_changes_no_loss(moved, tokeniser):
     some = documents(tokeniser)
-    loss, gradient = loss_and_gradient(model, some)
-    again, recomputed = loss_and_gradient(model, some, recomputes=True)
+    loss, gradient = loss_and_gradient(moved, some)
+    again, recomputed = loss_and_gradient(moved, some, recomputes=True)
     assert again == loss
     assert_same_gradient(recomputed, gradient)
 
 
-def test_a_rows_weight_multiplies_its_loss(model, tokeniser):
+def test_a_rows_weight_multiplies_its_loss(moved, tokeniser):
     some = documents(tokeniser)[:4]
-    loss, gradient = loss_and_gradient(model, some)
-    doubled, twice = loss_and_gradient(model, [replace(one, weight=2.0) for one in some])
+    loss, gradient = loss_and_gradient(moved, some)
+    doubled, twice = loss_and_gradient(moved, [replace(one, weight=2.0) for one in some])
     assert doubled == pytest.approx(2 * loss)
     assert_same_gradient(twice, 2 * gradient)
 
@@ -197,7 +176,7 @@ def opened_corpus(tokeniser, settings, rows=ROWS):
     return corpus
 
 
-def run_loop(model, tokeniser, settings, rows=ROWS, objective=None):
+def run_loop(model, tokeniser, settings, rows=ROWS, objective=None, cores=ONE_CORE):
     corpus = corpus_of(tokeniser, settings, rows)
     state = TrainingState(num_steps=corpus.survey(num_rows_registered=0))
     optimiser = new_optimiser(model, settings)
@@ -209,14 +188,15 @@ def run_loop(model, tokeniser, settings, rows=ROWS, objective=None):
         settings,
         objective or Supervised(),
         ranks=Alone(),
+        cores=cores,
         check=lambda: None,
         after_step=lambda: False,
     )
     return state
 
 
-def test_the_loss_curve_is_that_of_a_plain_loop_to_four_decimals(model, plain_model, tokeniser):
-    state = run_loop(model, tokeniser, SETTINGS)
+def test_the_loss_curve_is_that_of_a_plain_loop_to_four_decimals(moved, plain_model, tokeniser):
+    state = run_loop(moved, tokeniser, SETTINGS)
     corpus = corpus_of(tokeniser, SETTINGS)
     num_steps = corpus.survey(num_rows_registered=0)
     parameters = [one for one in plain_model.parameters() if one.requires_grad]
@@ -258,11 +238,11 @@ def test_the_same_seed_trains_the_same_bits_and_another_does_not(folder, tokenis
 
 
 def test_a_loss_that_is_no_number_ends_the_job_and_names_step_lines_and_what_to_lower(
-    model, tokeniser
+    moved, tokeniser
 ):
     rows = [{**row, "weight": 1e38} if line == 17 else row for line, row in enumerate(ROWS, 1)]
     with pytest.raises(InvalidRequest, match=r"the loss is inf.*lower learning_rate") as refusal:
-        run_loop(model, tokeniser, SETTINGS, rows)
+        run_loop(moved, tokeniser, SETTINGS, rows)
     found = re.search(r"at step (\d), on lines ([\d, ]+), the loss", str(refusal.value))
     steps = list(opened_corpus(tokeniser, SETTINGS, rows).steps(START))
     expected = sorted(one.line for one in steps[int(found[1]) - 1].documents)
@@ -273,16 +253,16 @@ def test_a_loss_that_is_no_number_ends_the_job_and_names_step_lines_and_what_to_
 class Greedy(Supervised):
     """Asks for more memory than any machine has, as a row does that is too long."""
 
-    def row_loss(self, model, row, *, recomputes):  # noqa: ARG002  the protocol has them
+    def row_loss(self, *_, **__):
         return torch.empty(2**50).sum()
 
 
 def test_memory_that_is_refused_ends_the_job_and_says_which_setting_to_lower_to_what(
-    model, tokeniser
+    moved, tokeniser
 ):
     settings = replace(SETTINGS, max_context_length=800)
     with pytest.raises(OutOfMemory, match=r"lower max_context_length from 800 to \d+") as refusal:
-        run_loop(model, tokeniser, settings, objective=Greedy())
+        run_loop(moved, tokeniser, settings, objective=Greedy())
     assert 16 <= int(re.search(r"to (\d+), or", str(refusal.value))[1]) <= 400
     assert refusal.value.reason == "RESOURCE_EXHAUSTED"
 

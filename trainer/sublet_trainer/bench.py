@@ -17,9 +17,10 @@ from sublet_trainer.models.adapter import LoraModel
 from sublet_trainer.models.base import stored_dtype
 from sublet_trainer.models.model import Model
 from sublet_trainer.models.precision import NAMES, dtype_for, use_fastest_true_fp32
+from sublet_trainer.processes.cores import Cores
 from sublet_trainer.processes.ranks import Ranks
 from sublet_trainer.results.manifest import BaseModel
-from sublet_trainer.training import new_optimiser
+from sublet_trainer.training import new_optimiser, rows_at_once
 
 TOO_SMALL_FOR_THREADS: Final = 10_000_000
 """Parameters of a base model whose products are done before a second thread has woken up; on busy
@@ -33,6 +34,7 @@ class Bench:
     base: BaseModel
     model: Model
     optimiser: AdamW
+    cores: Cores
     max_tokens: int
     precision: str
 
@@ -58,6 +60,7 @@ class Bench:
             base=base,
             model=model,
             optimiser=new_optimiser(model, settings),
+            cores=Cores(rows_at_once(model, settings)),
             max_tokens=min(settings.max_context_length, model.max_positions),
             precision=NAMES[dtype],
         )

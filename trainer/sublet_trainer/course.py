@@ -57,6 +57,7 @@ def take_course(
                 bench.order.settings,
                 objective_for(bench.order.loss),
                 ranks=ranks,
+                cores=bench.cores,
                 check=check,
                 after_step=after_step,
             )

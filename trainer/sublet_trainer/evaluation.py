@@ -10,6 +10,7 @@ training came from.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from sublet.errors import InvalidRequest
@@ -17,6 +18,7 @@ from sublet_trainer.data.corpus import START, StepDocuments
 from sublet_trainer.data.documents import Document
 from sublet_trainer.models.model import Model
 from sublet_trainer.objectives.objective import Supervised
+from sublet_trainer.processes.cores import Cores
 from sublet_trainer.processes.ranks import Ranks
 from sublet_trainer.training import EvalMetrics, TrainingState
 
@@ -40,6 +42,7 @@ class Evaluation:
         stops_early: bool,
         capacity: int,
         ranks: Ranks,
+        cores: Cores,
         check: Callable[[], None],
     ) -> None:
         self._model = model
@@ -48,6 +51,7 @@ class Evaluation:
         self._stops_early = stops_early
         self._capacity = capacity
         self._ranks = ranks
+        self._cores = cores
         self._check = check
 
     @property
@@ -80,14 +84,22 @@ class Evaluation:
 
     def _mean_loss(self) -> float:
         objective, ranks = Supervised(), self._ranks
+        run = partial(objective.row_loss, self._model, recomputes=False)
         whole = [StepDocuments([*self._documents], START, 0.0)]
         total = 0.0
         with self._model.evaluating():
-            for share in ranks.deal(whole, divisor=objective.divisor, capacity=self._capacity):
-                for row, counts in share.rows(self._capacity, self._model.device):
+            dealt = ranks.deal(
+                whole,
+                divisor=objective.divisor,
+                capacity=self._capacity,
+                at_once=self._cores.at_once,
+            )
+            for share in dealt:
+                for rows, factors in share.rounds(self._model.device):
                     ranks.agree(self._check)
-                    part = objective.row_loss(self._model, row, recomputes=False)
-                    total += counts * part.loss.item() / share.divisor
+                    parts = self._cores.each(run, rows)
+                    for part, by in zip(parts, factors, strict=True):
+                        total += by * part.loss.item() / share.divisor
         return ranks.total({_LOSS: total})[_LOSS]
 
     def _still_improves(self, state: TrainingState) -> bool:

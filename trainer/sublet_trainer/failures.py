@@ -27,7 +27,7 @@ class OutOfMemory(SubletError):
 
 
 @contextmanager
-def naming_what_to_lower(row: PackedRow, settings: TrainingSettings) -> Iterator[None]:
+def naming_what_to_lower(rows: Sequence[PackedRow], settings: TrainingSettings) -> Iterator[None]:
     """
     Raises:
         OutOfMemory: instead of what torch or Python raises within it when memory is refused.
@@ -38,10 +38,12 @@ def naming_what_to_lower(row: PackedRow, settings: TrainingSettings) -> Iterator
         is_refusal = isinstance(problem, MemoryError | torch.OutOfMemoryError)
         if not (is_refusal or _CPU_REFUSAL in str(problem)):
             raise
+        row = max(rows, key=lambda row: row.num_tokens)
         fitting = max(16, min(row.num_tokens, settings.max_context_length) // 2)
+        beside = f", beside {len(rows) - 1} more" if len(rows) > 1 else ""
         raise OutOfMemory(
-            f"a row of {row.num_tokens} tokens, {len(row.lengths)} documents, does not fit in "
-            f"memory beside the base model; lower max_context_length from "
+            f"a row of {row.num_tokens} tokens, {len(row.lengths)} documents{beside}, does not fit "
+            f"in memory with the base model; lower max_context_length from "
             f"{settings.max_context_length} to {fitting}, or train on a machine with more memory"
         ) from None
 

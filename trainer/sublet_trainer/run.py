@@ -199,6 +199,7 @@ def _evaluation(bench: Bench, desk: _Desk, ranks: Ranks, check: Callable[[], Non
         stops_early=order.settings.early_stop,
         capacity=row_capacity(bench.model.device, order.settings),
         ranks=ranks,
+        cores=bench.cores,
         check=check,
     )
 

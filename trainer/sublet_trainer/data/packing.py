@@ -8,6 +8,7 @@ Shapes: T tokens of a row, S supervised tokens of a row, D documents of a row.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heapreplace
 
 import numpy as np
 import torch
@@ -46,31 +47,61 @@ class PackedRow:
         return len(self.targets_S)
 
 
-def pack(documents: Sequence[Document], *, capacity: int, device: torch.device) -> list[PackedRow]:
+def pack(
+    documents: Sequence[Document], *, capacity: int, device: torch.device, at_once: int = 1
+) -> list[PackedRow]:
     """
-    Lay documents into rows of at most `capacity` tokens, in order; a longer one has a row alone.
+    Lay documents into rows of about as many tokens each, at most `capacity`; a longer document has
+    a row alone. How they fall into rows changes no loss: that is summed over all rows of the step.
 
-    The capacity bounds memory. It changes no loss: that is summed over all rows of the step.
+    Args:
+        at_once: make the number of rows a multiple of this, where there are documents enough.
     """
-    return [_lay_out(row, device) for row in _fill(documents, capacity)]
+    return [_lay_out(row, device) for row in _rows(documents, capacity, at_once)]
 
 
-def num_rows(documents: Sequence[Document], *, capacity: int) -> int:
-    return sum(1 for _ in _fill(documents, capacity))
+def num_rows(documents: Sequence[Document], *, capacity: int, at_once: int) -> int:
+    return sum(1 for _ in _rows(documents, capacity, at_once))
 
 
-def _fill(documents: Sequence[Document], capacity: int) -> Iterator[list[Document]]:
-    row: list[Document] = []
-    num_tokens = 0
-    for together in inseparable(documents):
-        length = sum(len(document.ids_T) for document in together)
-        if row and num_tokens + length > capacity:
-            yield row
-            row, num_tokens = [], 0
-        row.extend(together)
+def _rows(
+    documents: Sequence[Document], capacity: int, at_once: int
+) -> Iterator[Sequence[Document]]:
+    together = list(inseparable(documents))
+    lengths = [num_tokens(part) for part in together]
+    filled = _filled(lengths, capacity)
+    even = deal(lengths, min(len(together), -(-len(filled) // at_once) * at_once))
+    fits = all(len(row) == 1 or sum(lengths[place] for place in row) <= capacity for row in even)
+    for row in even if fits else filled:
+        yield [document for place in row for document in together[place]]
+
+
+def _filled(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """The places of each row, in order: one is begun when the next does not fit."""
+    rows: list[list[int]] = []
+    num_tokens = capacity
+    for place, length in enumerate(lengths):
+        if num_tokens + length > capacity:
+            rows.append([])
+            num_tokens = 0
+        rows[-1].append(place)
         num_tokens += length
-    if row:
-        yield row
+    return rows
+
+
+def deal(lengths: Sequence[int], num_hands: int) -> list[list[int]]:
+    """Places for each hand: the longest first, to the hand that has least; then in order again."""
+    hands: list[list[int]] = [[] for _ in range(num_hands)]
+    least_first = [(0, hand) for hand in range(num_hands)]
+    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
+        num_tokens, hand = least_first[0]
+        hands[hand].append(place)
+        heapreplace(least_first, (num_tokens + lengths[place], hand))
+    return [sorted(places) for places in hands]
+
+
+def num_tokens(documents: Sequence[Document]) -> int:
+    return sum(len(document.ids_T) for document in documents)
 
 
 def inseparable(documents: Sequence[Document]) -> Iterator[list[Document]]:

@@ -8,7 +8,7 @@ Shapes: S supervised tokens of a row.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from torch import Tensor
 
@@ -27,12 +27,28 @@ class RowLoss:
     loss: Tensor
     sums: Mapping[str, float] = field(default_factory=dict)
 
+    def __mul__(self, factor: float) -> "RowLoss":
+        sums = {name: factor * number for name, number in self.sums.items()}
+        return RowLoss(self.loss * factor, sums)
+
 
 class Objective(Protocol):
+    @property
+    def needs_start(self) -> bool:
+        """Whether a row's loss wants what the model that training started from makes of it."""
+
     def divisor(self, documents: Sequence[Document]) -> float:
         """What the losses of a step's rows are divided by: positive, known before any is run."""
 
-    def row_loss(self, model: Model, row: PackedRow, *, recomputes: bool) -> RowLoss: ...
+    def row_loss(
+        self, model: Model, row: PackedRow, start_logp_S: Tensor | None, *, recomputes: bool
+    ) -> RowLoss:
+        """
+        Fit to run beside other rows of the step, in a thread each.
+
+        Args:
+            start_logp_S: the tokens' log-probabilities when training started, if it needs them.
+        """
 
     def metrics(self, sums: Mapping[str, float], *, num_examples: int) -> dict[str, float]:
         """
@@ -50,10 +66,19 @@ class Objective(Protocol):
 class Supervised:
     """Cross-entropy at the supervised tokens, their mean over the step; row weights multiply it."""
 
+    needs_start: Final = False
+
     def divisor(self, documents: Sequence[Document]) -> float:
         return sum(document.num_supervised for document in documents)
 
-    def row_loss(self, model: Model, row: PackedRow, *, recomputes: bool) -> RowLoss:
+    def row_loss(
+        self,
+        model: Model,
+        row: PackedRow,
+        start_logp_S: Tensor | None = None,  # noqa: ARG002  the protocol's
+        *,
+        recomputes: bool,
+    ) -> RowLoss:
         logp_S = model.log_probs(row, recomputes=recomputes)
         return RowLoss(-(logp_S * row.weights_S).sum())
 

@@ -57,14 +57,18 @@ class Preference:
     def divisor(self, documents: Sequence[Document]) -> float:
         return len(documents) / 2
 
-    def row_loss(self, model: Model, row: PackedRow, *, recomputes: bool) -> RowLoss:
+    @property
+    def needs_start(self) -> bool:
+        return self._method is not LossMethod.ORPO
+
+    def row_loss(
+        self, model: Model, row: PackedRow, start_logp_S: Tensor | None, *, recomputes: bool
+    ) -> RowLoss:
         logp_S = model.log_probs(row, recomputes=recomputes)
         lengths_D = _sums_D(row, torch.ones_like(logp_S))
-        if self._method is LossMethod.ORPO:
+        if start_logp_S is None:
             loss_P, ahead_P = orpo_losses(_sums_D(row, logp_S) / lengths_D, beta=self._beta)
         else:
-            with model.as_reference():
-                start_logp_S = model.log_probs(row)
             gained_D = _sums_D(row, logp_S - start_logp_S)
             loss_P, ahead_P = dpo_losses(gained_D, beta=self._beta)
         weights_D = _sums_D(row, row.weights_S) / lengths_D

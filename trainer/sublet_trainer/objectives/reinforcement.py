@@ -136,6 +136,8 @@ class Reinforcement:
     sequence counts the same; row weights multiply it.
     """
 
+    needs_start: Final = True
+
     def __init__(self, loss: Loss) -> None:
         self._method = METHODS[loss.method]
         self._kl_weight = loss.kl_weight
@@ -145,14 +147,15 @@ class Reinforcement:
             return len(documents)
         return sum(document.num_supervised for document in documents)
 
-    def row_loss(self, model: Model, row: PackedRow, *, recomputes: bool) -> RowLoss:
-        with model.as_reference():
-            old_S = model.log_probs(row)
-        entropy_S = torch.empty_like(old_S)
+    def row_loss(
+        self, model: Model, row: PackedRow, start_logp_S: Tensor | None, *, recomputes: bool
+    ) -> RowLoss:
+        assert start_logp_S is not None
+        entropy_S = torch.empty_like(start_logp_S)
         policies = Policies(
             new_S=model.log_probs(row, recomputes=recomputes, entropy_S=entropy_S),
-            old_S=old_S,
-            reference_S=old_S,
+            old_S=start_logp_S,
+            reference_S=start_logp_S,
             sampled_S=row.sampled_logp_S,
             documents_S=row.documents_S,
             num_documents=len(row.lengths),

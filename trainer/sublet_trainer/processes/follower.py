@@ -39,6 +39,7 @@ def follow(rank: Rank, interruption: Interruption, *, models: Path) -> None:
             stops_early=order.settings.early_stop,
             capacity=row_capacity(bench.model.device, order.settings),
             ranks=ranks,
+            cores=bench.cores,
             check=interruption.check,
         )
         take_course(

@@ -206,13 +206,19 @@ class Group:
         return content if self.is_first else told.numpy().tobytes()
 
     def deal(
-        self, steps: Iterable[StepDocuments], *, divisor: Divisor, capacity: int
+        self, steps: Iterable[StepDocuments], *, divisor: Divisor, capacity: int, at_once: int
     ) -> Iterator[Share]:
         remaining = iter(steps)
         while True:
             step = self.agree(lambda: next(remaining, None) if self.is_first else None)
             shares = (
-                shares_of(step, divisor=divisor, num_ranks=self._count, capacity=capacity)
+                shares_of(
+                    step,
+                    divisor=divisor,
+                    num_ranks=self._count,
+                    capacity=capacity,
+                    at_once=at_once,
+                )
                 if step
                 else [None] * self._count
             )

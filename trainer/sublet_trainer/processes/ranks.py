@@ -43,7 +43,7 @@ class Ranks(Protocol):
     def tell_bytes(self, content: bytes) -> bytes: ...
 
     def deal(
-        self, steps: Iterable[StepDocuments], *, divisor: Divisor, capacity: int
+        self, steps: Iterable[StepDocuments], *, divisor: Divisor, capacity: int, at_once: int
     ) -> Iterator[Share]:
         """Each step's share for one rank; only the first rank looks at `steps`."""
 
@@ -73,10 +73,12 @@ class Alone:
         return content
 
     def deal(
-        self, steps: Iterable[StepDocuments], *, divisor: Divisor, capacity: int
+        self, steps: Iterable[StepDocuments], *, divisor: Divisor, capacity: int, at_once: int
     ) -> Iterator[Share]:
         for step in steps:
-            yield from shares_of(step, divisor=divisor, num_ranks=1, capacity=capacity)
+            yield from shares_of(
+                step, divisor=divisor, num_ranks=1, capacity=capacity, at_once=at_once
+            )
 
     def total(self, numbers: Mapping[str, float]) -> dict[str, float]:
         return dict(numbers)

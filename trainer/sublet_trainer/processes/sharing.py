@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from sublet_trainer.data.corpus import Position, StepDocuments
 from sublet_trainer.data.documents import Document
-from sublet_trainer.data.packing import PackedRow, inseparable, num_rows, pack
+from sublet_trainer.data.packing import (
+    PackedRow,
+    deal,
+    inseparable,
+    num_rows,
+    num_tokens,
+    pack,
+)
 
 Divisor = Callable[[Sequence[Document]], float]
 
@@ -23,13 +30,15 @@ Divisor = Callable[[Sequence[Document]], float]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """
-    One rank's part of a step, and what every rank must know of the whole. `num_rows` is what the
-    fullest rank has. Where there are more ranks than documents, some borrow one that does not
-    count.
+    One rank's part of a step, and what every rank must know of the whole. It is laid in rows of at
+    most `capacity` tokens, `at_once` of which run side by side; `num_rows` is what the fullest rank
+    has. Where there are more ranks than documents, some borrow one that does not count.
     """
 
     documents: list[Document]
     counts: bool
+    capacity: int
+    at_once: int
     num_rows: int
     divisor: float
     num_tokens: int
@@ -38,33 +47,40 @@ class Share:
     following: Position
     epoch: float
 
-    def rows(self, capacity: int, device: torch.device) -> Iterator[tuple[PackedRow, float]]:
-        """Each row with what multiplies its loss: 0 for one that only keeps others company."""
-        rows = pack(self.documents, capacity=capacity, device=device)
-        for row in rows:
-            yield row, float(self.counts)
-        for _ in range(self.num_rows - len(rows)):
-            yield rows[0], 0.0
+    def rounds(self, device: torch.device) -> Iterator[tuple[list[PackedRow], list[float]]]:
+        """
+        Rows to run at once, each with what multiplies its loss: 0 for one that only keeps others
+        company.
+        """
+        rows = pack(self.documents, capacity=self.capacity, device=device, at_once=self.at_once)
+        idle = self.num_rows - len(rows)
+        factors = [float(self.counts)] * len(rows) + [0.0] * idle
+        rows += [rows[0]] * idle
+        for first in range(0, len(rows), self.at_once):
+            now = slice(first, first + self.at_once)
+            yield rows[now], factors[now]
 
 
 def shares_of(
-    step: StepDocuments, *, divisor: Divisor, num_ranks: int, capacity: int
+    step: StepDocuments, *, divisor: Divisor, num_ranks: int, capacity: int, at_once: int
 ) -> list[Share]:
     """One for each rank; for one rank, the documents as they come."""
     together = list(inseparable(step.documents))
     dealt = [
         [document for place in places for document in together[place]]
-        for places in _deal([_num_tokens(part) for part in together], num_ranks)
+        for places in deal([num_tokens(part) for part in together], num_ranks)
     ]
-    shortest = min(together, key=_num_tokens)
-    most = max(num_rows(part, capacity=capacity) for part in dealt)
+    shortest = min(together, key=num_tokens)
+    most = max(num_rows(part, capacity=capacity, at_once=at_once) for part in dealt)
     return [
         Share(
             documents=part or shortest,
             counts=bool(part),
+            capacity=capacity,
+            at_once=at_once,
             num_rows=most,
             divisor=divisor(step.documents),
-            num_tokens=_num_tokens(step.documents),
+            num_tokens=num_tokens(step.documents),
             num_supervised=sum(document.num_supervised for document in step.documents),
             lines=sorted({document.line for document in step.documents}),
             following=step.following,
@@ -72,21 +88,6 @@ def shares_of(
         )
         for part in dealt
     ]
-
-
-def _num_tokens(documents: Sequence[Document]) -> int:
-    return sum(len(document.ids_T) for document in documents)
-
-
-def _deal(lengths: Sequence[int], num_ranks: int) -> list[list[int]]:
-    """Places for each rank: the longest first, to the rank that has least; then in order again."""
-    dealt: list[list[int]] = [[] for _ in range(num_ranks)]
-    num_tokens = [0] * num_ranks
-    for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-        rank = num_tokens.index(min(num_tokens))
-        dealt[rank].append(place)
-        num_tokens[rank] += lengths[place]
-    return [sorted(places) for places in dealt]
 
 
 def encode_share(share: Share) -> bytes:
