@@ -97,11 +97,7 @@ class LLM:
             "dataset": _name_of(dataset_or_id, dataset),
             "outputModel": output_model,
             **self._starting_point(),
-            "epochs": epochs,
-            "learningRate": learning_rate,
-            "loraRank": lora_rank,
-            "maxContextLength": max_context_length,
-            "batchSize": batch_size,
+            **_recipe(epochs, learning_rate, lora_rank, max_context_length, batch_size),
             "learningRateWarmupSteps": learning_rate_warmup_steps,
             "learningRateScheduler": learning_rate_scheduler,
             "learningRateMinLrRatio": learning_rate_min_lr_ratio,
@@ -153,14 +149,11 @@ class LLM:
             FailedPrecondition: the dataset has no groups of samples with rewards.
             AlreadyExists: the output model exists.
         """
+        recipe = _recipe(epochs, learning_rate, lora_rank, max_context_length, batch_size)
         training = {
             "outputModel": output_model,
             **self._starting_point(),
-            "epochs": epochs,
-            "learningRate": learning_rate,
-            "loraRank": lora_rank,
-            "maxContextLength": max_context_length,
-            "batchSize": batch_size,
+            **recipe,
             "acceleratorCount": accelerator_count,
             "acceleratorType": accelerator_type,
         }
@@ -205,15 +198,8 @@ class LLM:
             FailedPrecondition: the dataset has no preferences.
             AlreadyExists: the output model or another job of that id exists.
         """
-        training = {
-            "outputModel": output_model,
-            **self._starting_point(),
-            "epochs": epochs,
-            "learningRate": learning_rate,
-            "loraRank": lora_rank,
-            "maxContextLength": max_context_length,
-            "batchSize": batch_size,
-        }
+        recipe = _recipe(epochs, learning_rate, lora_rank, max_context_length, batch_size)
+        training = {"outputModel": output_model, **self._starting_point(), **recipe}
         dpo = None if beta is None else {"beta": beta}
         body = {
             "displayName": display_name,
@@ -248,6 +234,23 @@ def _name_of(*given: Dataset | str | None) -> str:
     if len(names) != 1:
         raise TypeError(f"give one dataset, by itself, its id or its full name; got {len(names)}")
     return names[0]
+
+
+def _recipe(
+    epochs: int | None,
+    learning_rate: float | None,
+    lora_rank: int | None,
+    max_context_length: int | None,
+    batch_size: int | None,
+) -> dict[str, float | None]:
+    """What every kind of job has, under the wire's names."""
+    return {
+        "epochs": epochs,
+        "learningRate": learning_rate,
+        "loraRank": lora_rank,
+        "maxContextLength": max_context_length,
+        "batchSize": batch_size,
+    }
 
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
