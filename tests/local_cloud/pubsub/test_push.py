@@ -278,12 +278,15 @@ def test_deleting_a_subscription_breaks_its_pushes_off_and_no_others(
     eventually(lambda: cloud.held() == (0, 0))
 
 
-def test_what_was_not_pushed_before_a_restart_is_pushed_after_it(cloud, push_to, publish, endpoint):
+def test_what_was_not_pushed_before_a_restart_is_pushed_after_it(
+    cloud, push_to, publish, endpoint, last_failure
+):
     answers = iter([503])
     endpoint.answer = lambda _: next(answers, 204)
-    push_to(retry_policy={"minimum_backoff": {"seconds": 600}})
+    subscription = push_to(retry_policy={"minimum_backoff": {"seconds": 600}})
     publish(b"drop")
     endpoint.wait_for(1)
+    assert "503" in last_failure(subscription)
     cloud.restart()
     cloud.advance(seconds=601)
     assert pushed_data(endpoint.wait_for(2)) == ["drop", "drop"]
