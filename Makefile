@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
+# What Python has compiled is kept: hundreds of processes start here, and a test run compiles its tests.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install demo test lint simulate bench bench-control-plane bundles-start deploy destroy clean
 
 install: $(INSTALLED)

@@ -1,5 +1,8 @@
 """The worlds that tests live in: memory twins, a local cloud with real clients, a whole stack."""
 
+import gc
+import os
+
 import pytest
 from memory_world import World
 from running_cloud import ForeignCloud, RunningCloud
@@ -37,9 +40,20 @@ def served(world, server):
     from api_world import Api
 
     made = Api(world)
-    server.app = made.http.app
+    server.app = made.app
     yield made
     made.close()
+
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Workers are more than cores: torch's second thread, in any process, takes one from another."""
+gc.disable()
+"""Until all is imported and collected: that stays, and walking through it is 5 s of CPU."""
+
+
+def pytest_collection_finish(session):
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):
@@ -92,7 +106,7 @@ def own_cloud(request, tmp_path):
 def stack(tmp_path_factory):
     running = RunningStack(tmp_path_factory.mktemp("stack"))
     yield running
-    running.down()
+    running.end()
 
 
 @pytest.fixture(scope="session")

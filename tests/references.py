@@ -18,6 +18,8 @@ class _Later:
         return getattr(import_module(self._module), self._name)
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):  # pytest asks everything in a module whether it is a fixture
+            raise AttributeError(attribute)
         return getattr(self._real, attribute)
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:

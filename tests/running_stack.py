@@ -87,6 +87,13 @@ class RunningStack:
         _, alive = psutil.wait_procs(family, timeout=10)
         assert not alive, f"left behind: {alive}"
 
+    def end(self) -> None:
+        """When nobody looks any more: with `down`, each of its processes takes its leave."""
+        if sys.platform == "linux":
+            self.kill()
+        else:
+            self.down()
+
     def sublet(self, *arguments: Any) -> str:
         """The command, within this process: starting Python costs more than what it then does."""
         done = CliRunner().invoke(sublet, [*map(str, arguments)])

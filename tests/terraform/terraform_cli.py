@@ -91,7 +91,9 @@ def terraform(arguments: Sequence[str], directory: Path) -> subprocess.Completed
 
 @cache
 def _environment() -> dict[str, str]:
-    environment = {**os.environ, "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
+    ours = {"CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
+    fewer_collections = {"GOGC": "400"}  # a fifth of its CPU, for memory that it has back at once
+    environment = {**os.environ, **ours, **fewer_collections}
     configured = Path(environment.get("TF_CLI_CONFIG_FILE", ""))
     if not configured.is_file():
         environment.pop("TF_CLI_CONFIG_FILE", None)

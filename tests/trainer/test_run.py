@@ -31,7 +31,9 @@ def test_the_adapter_loads_with_peft_as_it_lies_in_the_bucket(world, models, tmp
                 world.content(name.removeprefix(PREFIX))
             )
     base = AutoModelForCausalLM.from_pretrained(models / "tiny-random")
-    ids = AutoTokenizer.from_pretrained(tmp_path)("What is 3?", return_tensors="pt")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.chat_template
+    ids = tokenizer("What is 3?", return_tensors="pt")
     before = base(**ids).logits
     tuned = PeftModel.from_pretrained(base, tmp_path)
     assert not torch.equal(tuned(**ids).logits, before)

@@ -21,6 +21,7 @@ from sublet.cli.stack_control import ask_stack, data_dir_option, output_option
 from sublet.cli.sweep import sweep
 from sublet.errors import AlreadyExists
 from sublet.local import state_file
+from sublet.local.parts import PARTS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,8 +66,6 @@ def _parse_parts(ctx: click.Context, parameter: click.Parameter, value: str) -> 
     del ctx, parameter
     if not value:
         return []
-    from sublet.local.cloud import PARTS
-
     parts = [part.strip() for part in value.split(",")]
     if unknown := set(parts) - set(PARTS):
         expected = ", ".join(PARTS)
@@ -156,10 +155,8 @@ def up(
     **durations: float | None,
 ) -> None:
     """Start the stack and run it until Ctrl-C."""
-    from sublet.local.pubsub.external.choice import choose_pubsub
-
     _verify_offered(only, pubsub, registry)
-    chosen_pubsub = "sublet" if only else choose_pubsub(pubsub, os.environ, data_dir)
+    chosen_pubsub = "sublet" if only else _chosen_pubsub(pubsub, data_dir)
     if detach:
         _up_detached(data_dir)
         return
@@ -207,6 +204,14 @@ def up(
 
     asyncio.run(run_until_told(data_dir, make, ready))
     click.echo("sublet is down.")
+
+
+def _chosen_pubsub(asked_for: str | None, data_dir: Path) -> str:
+    if not (asked_for or os.environ.get("PUBSUB_EMULATOR_HOST")):
+        return "sublet"
+    from sublet.local.pubsub.external.choice import choose_pubsub
+
+    return choose_pubsub(asked_for, os.environ, data_dir)
 
 
 def _verify_offered(only: list[str], pubsub: str | None, registry: str) -> None:

@@ -21,6 +21,7 @@ from sublet.local.iam.api import iam_app, sts_app
 from sublet.local.iam.enforcement import Iam
 from sublet.local.iam.metadata import MetadataServer
 from sublet.local.iam.oidc import IdTokens
+from sublet.local.parts import PARTS
 from sublet.local.projects import Projects
 from sublet.local.pubsub.broker import PubSub
 from sublet.local.pubsub.brokers import OURS, Broker, OwnBroker
@@ -39,8 +40,6 @@ from sublet.names import Email
 from sublet.ports import Clock
 
 REGION: Final = "local1"
-PARTS: Final = ("storage", "pubsub", "run", "iam")
-"""`iam` is also IAM Credentials, STS and the metadata servers."""
 AUDIT_TOPIC: Final = "cloud-audit-log"
 _HOUSEKEEPING_EVERY: Final = timedelta(minutes=5)
 

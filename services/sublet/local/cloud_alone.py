@@ -23,7 +23,7 @@ PROJECT: Final = "local-project"
 class CloudAlone:
     """
     Args:
-        parts: of `sublet.local.cloud.PARTS`; `iam` brings STS and metadata servers with it.
+        parts: of `sublet.local.parts.PARTS`; `iam` brings STS and metadata servers with it.
         tell: takes a line for whoever watches.
     """
 

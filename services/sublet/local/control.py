@@ -27,7 +27,7 @@ class Control:
     """
     Args:
         tenants: None where the local cloud runs without sublet; accounts are unknown then.
-        on_advance: called when the clock was moved.
+        on_advance: called when the clock was moved, and waited for.
         sweep: sweeps now, or says what it would; None as for tenants.
     """
 
@@ -40,7 +40,7 @@ class Control:
         status: Callable[[], Awaitable[dict[str, Any]]],
         tenants: Tenants | None = None,
         register_url: str = "",
-        on_advance: Callable[[], None] = lambda: None,
+        on_advance: Callable[[], Awaitable[None]] | None = None,
         sweep: Callable[..., Awaitable[dict[str, Any]]] | None = None,
     ) -> None:
         self._cloud = cloud
@@ -81,7 +81,8 @@ class Control:
             raise InvalidRequest(f"seconds: got {by.total_seconds():g}; time only moves forward")
         self._clock.advance(by)
         self._cloud.pubsub.wake()
-        self._on_advance()
+        if self._on_advance:
+            await self._on_advance()
         return json_response({"now": self._clock.now().isoformat()})
 
     async def sweep(self, request: Request) -> Response:

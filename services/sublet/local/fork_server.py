@@ -97,8 +97,10 @@ def _settle_in(request: dict[str, Any], log: int, pulse: int, listener: int) -> 
 
 
 if __name__ == "__main__":
+    gc.disable()
     for module in sys.argv[2:]:
         importlib.import_module(module)
+    gc.enable()
     gc.collect()
     gc.freeze()  # the collector would write into every page that the forks share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel buries the dead

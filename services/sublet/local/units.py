@@ -28,7 +28,6 @@ LIBRARIES: Final = (
     "functions_framework._http.gunicorn",
     "google.cloud.firestore_v1",
     "google.cloud.run_v2",
-    "google.cloud.storage",
     "google.pubsub_v1",
     "gunicorn.workers.gthread",
     "sublet.api.app",
@@ -98,6 +97,8 @@ class RunningUnit:
     url: str
     log: Path
     process: Fork | None = None
+    is_wanted_anew: bool = False
+    """It is being ended in order to be started again."""
     num_restarts: int = 0
     keeper: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -131,10 +132,23 @@ class Units:
             self.running[unit.name] = running
             await self._spawn(running, environments[unit.name])
             running.keeper = asyncio.create_task(self._keep(running, environments[unit.name]))
-        async with httpx.AsyncClient(
-            trust_env=False, timeout=_READY_WITHIN.total_seconds()
-        ) as client:
-            await asyncio.gather(*(_answered(client, running) for running in self.running.values()))
+        await self._answered()
+
+    async def restart(self) -> None:
+        """
+        Every unit anew, with nothing of what it has remembered; return when each has answered.
+        Requests that they are in are answered first, and those that come meanwhile wait.
+
+        Raises:
+            RuntimeError: as of `start`.
+        """
+        ending = []
+        for running in self.running.values():
+            if running.process and running.process.is_alive:
+                running.is_wanted_anew = True
+                ending.append(running.process.end(grace=_GRACE))
+        await asyncio.gather(*ending)
+        await self._answered()
 
     async def stop(self) -> None:
         for running in self.running.values():
@@ -166,13 +180,21 @@ class Units:
             started = loop.time()
             assert running.process is not None
             await running.process.wait()
-            failures = 0 if loop.time() - started > _LIVED_WELL_S else failures + 1
-            await asyncio.sleep(_RESTART_PAUSES_S[min(failures, len(_RESTART_PAUSES_S) - 1)])
-            running.num_restarts += 1
+            if running.is_wanted_anew:
+                running.is_wanted_anew = False
+            else:
+                failures = 0 if loop.time() - started > _LIVED_WELL_S else failures + 1
+                await asyncio.sleep(_RESTART_PAUSES_S[min(failures, len(_RESTART_PAUSES_S) - 1)])
+                running.num_restarts += 1
             await self._spawn(running, environment)
 
+    async def _answered(self) -> None:
+        timeout_s = _READY_WITHIN.total_seconds()
+        async with httpx.AsyncClient(trust_env=False, timeout=timeout_s) as client:
+            await asyncio.gather(*(_answers(client, running) for running in self.running.values()))
 
-async def _answered(client: httpx.AsyncClient, running: RunningUnit) -> None:
+
+async def _answers(client: httpx.AsyncClient, running: RunningUnit) -> None:
     """Whatever it answers, it is there to answer."""
     try:
         await client.get(f"{running.url}/healthz")

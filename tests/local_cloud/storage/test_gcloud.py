@@ -21,9 +21,10 @@ def test_files_are_copied_there_listed_shown_copied_back_and_removed(cloud, gclo
     (tmp_path / "large").write_bytes(LARGE)
     gcloud("storage", "cp", str(tmp_path / "small"), str(tmp_path / "large"), f"{data}/")
     assert gcloud("storage", "ls", f"{data}/").split() == [f"{data}/large", f"{data}/small"]
-    assert gcloud("storage", "cat", f"{data}/small") == "small\n"
-    gcloud("storage", "cp", f"{data}/large", str(tmp_path / "back"))
-    assert (tmp_path / "back").read_bytes() == LARGE
+    (tmp_path / "back").mkdir()
+    gcloud("storage", "cp", f"{data}/*", str(tmp_path / "back"))
+    assert (tmp_path / "back" / "small").read_text() == "small\n"
+    assert (tmp_path / "back" / "large").read_bytes() == LARGE
     gcloud("storage", "rm", f"{data}/large")
     assert [blob.name for blob in bucket.list_blobs()] == ["data/small"]
 
