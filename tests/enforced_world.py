@@ -3,6 +3,8 @@ The world of one process once more, but its cloud is the running local one: ever
 boundary and token is decided by it over HTTP, through the adapters that the deploy units use.
 """
 
+from functools import partial
+
 import requests
 from google.auth.credentials import Credentials
 from memory_world import ACME, CREATOR, VERIFIER, VIEWER, World
@@ -60,7 +62,7 @@ class EnforcedCloud:
         switch = IamDataAccountSwitch(identity, self.endpoints)
         self.set_enabled, self.is_enabled = switch.set_enabled, switch.is_enabled
         self.probe = GcsTokenProbe(self.endpoints, running.clock).probe
-        self.open_objects = GcsLeasedObjects
+        self.open_objects = partial(GcsLeasedObjects, endpoints=self.endpoints)
 
     # --- what an owner does -----------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ from sublet.names import (
 )
 from sublet.outbox import Outbox
 from sublet.ownership import Ownership
-from sublet.ports import LeasedObjects, Query, Registry, TokenSource, create
+from sublet.ports import LeasedObjects, Query, Registry, Signer, TokenSource, create
 from sublet.reclaiming import Reclaiming
 from sublet.registration import Registration
 from sublet.revocation import Revocation
@@ -149,7 +149,7 @@ class World:
             terms=self.terms,
         )
         self.uploads = self.port("uploads", self.make_uploads())
-        self.signer = Ed25519Signer(SIGNING_KEY)
+        self.signer = self.port("signer", self.make_signer())
         self.delivery = Delivery(
             registry=self.registry,
             uploads=self.uploads,
@@ -227,6 +227,9 @@ class World:
 
     def make_uploads(self):
         return MemoryUploads(self.cloud)
+
+    def make_signer(self) -> Signer:
+        return Ed25519Signer(SIGNING_KEY)
 
     def make_cloud(self) -> MemoryCloud:
         return MemoryCloud(self.clock)

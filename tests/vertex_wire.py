@@ -107,8 +107,8 @@ class Refusal(Exception):
 @dataclass
 class VertexWire:
     """
-    `is_seen_late`: a list lacks what was just created. `refusals` are given before any other
-    answer, one each. `pages_of` bounds a page whatever is asked for.
+    `is_seen_late`: a list lacks what was just created. `refusals` are given to writes before any
+    other answer, one each. `pages_of` bounds a page whatever is asked for.
     """
 
     url: str = ""
@@ -139,7 +139,7 @@ class VertexWire:
     def answer(self, method: str, target: str, token: str, body: bytes) -> dict[str, Any]:
         split = urlsplit(target)
         self.requests.append(f"{method} {split.path}")
-        if self.refusals:
+        if method == "POST" and self.refusals:
             raise self.refusals.pop(0)
         if token != f"Bearer {self.token}":
             raise Refusal(401, "UNAUTHENTICATED", "Request had invalid authentication credentials.")

@@ -132,7 +132,7 @@ def read_proof(version: ObjectVersion, *, data_account: Email, num_bytes: int) -
     return finding(
         "object_is_read",
         Verdict.PROVED,
-        f"{num_bytes} byte of {version} came through a downscoped token of {data_account}",
+        f"{num_bytes} bytes of {version} came through a downscoped token of {data_account}",
         principal=data_account,
     )
 

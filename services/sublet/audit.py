@@ -5,12 +5,13 @@ entry was changed, left out or put in since. It holds names, states and reasons;
 and no row's text.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Final, Self
+
+import msgspec
 
 from sublet.errors import SubletError
 from sublet.names import AccountName
@@ -18,7 +19,7 @@ from sublet.names import AccountName
 FIRST: Final = "0" * 64
 """What stands for the hash before the first entry."""
 
-_COMPACT: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+_compact: Final = msgspec.json.Encoder(order="sorted", enc_hook=str.__str__).encode
 
 
 class BrokenChain(SubletError):
@@ -112,8 +113,7 @@ class AuditHead:
 
 def digest(previous: str, fields: Mapping[str, Any]) -> str:
     """SHA-256 over the hash before and the entry as compact JSON with its keys in order."""
-    text = _COMPACT.encode(fields)
-    return sha256(f"{previous}\n{text}".encode()).hexdigest()
+    return sha256(previous.encode() + b"\n" + _compact(fields)).hexdigest()
 
 
 def verify_chain(account: str, entries: Iterable[Mapping[str, Any]]) -> tuple[int, str]:

@@ -88,7 +88,8 @@ class AuditedRegistry:
             LostRace: a write did not find the version it expects, whatever the logs did.
         """
         for _ in range(_TRIES):
-            heads = {account: self._head(account) for account, _ in actions}
+            accounts = dict.fromkeys(account for account, _ in actions)
+            heads = {account: self._head(account) for account in accounts}
             entries = self._entries(actions, heads)
             try:
                 return self._inner.commit(*writes, *entries, announcing=announcing)

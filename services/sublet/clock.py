@@ -24,13 +24,21 @@ class MovableClock:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._offset = timedelta(0)
 
     @property
     def offset(self) -> timedelta:
+        """Read anew only when the file is another one: everything asks for the time, always."""
         try:
-            return timedelta(seconds=float(self._path.read_text()))
+            found = os.stat(self._path)  # noqa: PTH116  Path.stat takes twice as long
         except FileNotFoundError:
             return timedelta(0)
+        seen = found.st_ino, found.st_mtime_ns
+        if seen != self._seen:
+            self._offset = timedelta(seconds=float(self._path.read_text()))
+            self._seen = seen
+        return self._offset
 
     def now(self) -> datetime:
         return datetime.now(UTC) + self.offset

@@ -101,6 +101,13 @@ class DataAccounts:
             if after.version == before.version:
                 return after.record
 
+    def darken(self, email: Email) -> DataAccount:
+        """
+        As `settle`, for an account that a lease has left: one that others keep lit is left alone.
+        """
+        account = self.get(email).record
+        return account if account.is_lit(self._clock.now()) else self.settle(email)
+
     def _gone(self, account: DataAccount) -> set[LeaseName]:
         return {name for name in account.holders if self._registry.get(Lease, name) is None}
 

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,7 @@ class Deployment:
             registry=self.registry,
             inspector=self.inspector,
             broker=self.broker,
-            open_objects=GcsLeasedObjects,
+            open_objects=partial(GcsLeasedObjects, endpoints=self.endpoints),
             clock=self.clock,
             verifier=self.verifier,
             terms=VerificationTerms(longest_job=self.lease_terms.training_limit),

@@ -10,6 +10,7 @@ from sublet.datasets import OK, Status
 from sublet.errors import FailedPrecondition, LostRace, SubletError
 from sublet.events import TrainingRequested
 from sublet.jobs import Job, JobState
+from sublet.names import LeaseName
 from sublet.ports import LeaseBroker, Registry, Runner
 from sublet.training_runs import Outcome, TrainingRuns
 
@@ -68,7 +69,7 @@ class Dispatch:
         execution = self._runner.start(job.name, lease.name, job.machine)
         while True:
             stored = self._registry.get(Job, job.name)
-            if stored is None or stored.record.is_over or stored.record.execution:
+            if stored is None or not _waits_for(lease.name, job.resume_from, stored.record):
                 return
             started = stored.record.advanced_to(stored.record.state, execution=execution)
             try:
@@ -76,3 +77,12 @@ class Dispatch:
             except LostRace:
                 continue
             return
+
+
+def _waits_for(lease: LeaseName, resume_from: str, job: Job) -> bool:
+    """
+    Whether an execution is still that job's next. One that was started before the job was resumed,
+    or went on in another, would hide that nothing runs for it.
+    """
+    is_same_start = (job.lease, job.resume_from) == (lease, resume_from)
+    return is_same_start and not job.is_over and not job.execution

@@ -72,8 +72,7 @@ def check_grant(
 
 
 def names(binding: Binding, email: Email) -> bool:
-    member = f"serviceaccount:{email.casefold()}"
-    return member in (found.casefold() for found in binding.members)
+    return f"serviceaccount:{email.casefold()}" in map(str.casefold, binding.members)
 
 
 def deleted_email(member: str) -> str | None:

@@ -13,6 +13,7 @@ from sublet.losses import Loss
 from sublet.names import (
     AccountName,
     DatasetName,
+    Email,
     Generation,
     JobName,
     LeaseName,
@@ -40,7 +41,8 @@ class OpenForTraining:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenForVerification:
     """
-    POST leases:openForVerification. `identity` is what the bucket was when its policy was read.
+    POST leases:openForVerification. `identity` is what the bucket was when its policy was read. The
+    answer is the Assignment of a lease that the caller holds already.
     """
 
     account: AccountName
@@ -97,7 +99,10 @@ class TrainingOrder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """The answer to a claim: what may be read, until when, with which token."""
+    """
+    The answer to a claim: what may be read, until when, with which token. Who verifies is told of
+    which data account the token is, and reports it.
+    """
 
     lease: LeaseName
     epoch: int
@@ -106,6 +111,7 @@ class Assignment:
     expires_at: datetime
     heartbeat_every_s: float
     token: AccessToken
+    data_account: Email | None = None
     training: TrainingOrder | None = None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
-from sublet.handover import AccessToken, Assignment, Claim, Ending, Heartbeat
+from sublet.handover import AccessToken, Assignment, Ending, Heartbeat
 from sublet.leases import Lease
 from sublet.names import Generation, LeaseName
 from sublet.ports import Clock, LeaseBroker
@@ -53,19 +53,16 @@ class Holding:
 
 
 @contextmanager
-def held(
-    broker: LeaseBroker, clock: Clock, lease: LeaseName, *, execution: str
-) -> Iterator[Holding]:
+def held(broker: LeaseBroker, clock: Clock, assignment: Assignment) -> Iterator[Holding]:
     """
-    Claim a lease, and hand it back whatever happens in between.
+    Hand a lease back whatever happens in between.
 
-    The end is proved right after; if that does not succeed at once, the sweep goes on with it.
+    Its end is tried at once; if it cannot be proved then, the sweep goes on with it.
     """
-    holding = Holding(broker, clock, broker.claim(lease, Claim(execution=execution)))
+    holding = Holding(broker, clock, assignment)
     is_success = False
     try:
         yield holding
         is_success = True
     finally:
         holding.end(is_success=is_success)
-        broker.revoke(lease, because="its holder finished")

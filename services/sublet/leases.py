@@ -95,11 +95,13 @@ class MintedToken:
 class Probe:
     """
     One try of the last token. `answers` are what Cloud Storage said, in words and status codes.
+    `is_dead` where they are all 401: it is the token that is refused, whatever is granted.
     """
 
     at: datetime
     is_refused: bool
     answers: str
+    is_dead: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

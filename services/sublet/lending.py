@@ -6,12 +6,14 @@ needs a living holder that renews it; losing it needs nothing.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
 
 from sublet.buckets import BucketIdentity
 from sublet.data_accounts import DataAccounts
 from sublet.datasets import OK, Dataset, DatasetState, Status
 from sublet.delivery import Delivery
-from sublet.errors import AccessDenied, FailedPrecondition, LostRace, NotFound
+from sublet.errors import AccessDenied, FailedPrecondition, LostRace, NotFound, TryAgain
 from sublet.handover import (
     Assignment,
     Claim,
@@ -34,6 +36,8 @@ from sublet.ports import (
 )
 from sublet.reclaiming import Reclaiming
 from sublet.training_runs import Outcome
+
+_FRESH: Final = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,16 +106,20 @@ class Lending:
                 self._data_accounts.settle(existing.data_account)
                 return existing
             dataset = self._dataset(job.record)
+            lease = self._training_lease(job.record, dataset)
+            self._ownership.check_same_bucket(name.account, lease.bucket_identity)
             try:
-                return self._open(self._training_lease(job.record, dataset), job)
+                return self._open(lease, job)
             except LostRace:
                 continue
 
     def open_for_verification(
         self, caller: Email, account: AccountName, reads: ObjectVersion, identity: BucketIdentity
-    ) -> Lease:
+    ) -> Assignment:
         """
-        A lease to read one object version and write nothing, for the time that checking takes.
+        A lease to read one object version and write nothing, for the time that checking takes, in
+        the hands of the caller. That the bucket is the one it was is looked at before the token is
+        minted, as for each token.
         """
         self._callers.check(caller, self._verifiers_of(reads), "open a lease for verification")
         while True:
@@ -128,17 +136,20 @@ class Lending:
                 expires_at=now + self._terms.verification_limit,
             )
             try:
-                return self._open(lease, None)
+                self._open(lease, None)
             except LostRace:
                 continue
+            return self.claim(caller, lease.name, Claim(execution=lease.name.id))
 
     def _open(self, lease: Lease, job: Stored[Job] | None) -> Lease:
         """
         Commit the lease, its hold on the account and its place in the job, then light the account.
+
+        One that others keep lit is left alone: whoever lit it, or finds it dark when minting, sees
+        to it.
         """
-        self._ownership.check_same_bucket(lease.name.account, lease.bucket_identity)
-        account = self._data_accounts.get(lease.data_account)
-        if not account.record.is_safe_to_enable(self._clock.now()):
+        account, now = self._data_accounts.get(lease.data_account), self._clock.now()
+        if not account.record.is_safe_to_enable(now):
             raise LostRace(f"{lease.data_account} went dark meanwhile")
         writes: list[Write] = [
             create(lease),
@@ -150,7 +161,8 @@ class Lending:
             )
             writes.append(job.replaced_by(pending))
         self._registry.commit(*writes)
-        self._data_accounts.settle(lease.data_account)
+        if not account.record.is_lit(now):
+            self._data_accounts.settle(lease.data_account)
         return lease
 
     def _training_lease(self, job: Job, dataset: Dataset) -> Lease:
@@ -210,6 +222,7 @@ class Lending:
                 expires_at=lease.expires_at,
                 heartbeat_every_s=self._terms.heartbeat_every.total_seconds(),
                 token=self._minting.mint_for(name, lease.epoch),
+                data_account=None if job else lease.data_account,
                 training=self._training_order(job.record, lease) if job else None,
             )
 
@@ -219,11 +232,16 @@ class Lending:
 
         Raises:
             Conflict: the holder was fenced. FailedPrecondition: the lease has ended.
+            TryAgain: we stood still; a later heartbeat may have been recorded meanwhile, whose
+                checkpoint an older one must not take back.
         """
+        asked_at = self._clock.now()
         while True:
             stored = self._reclaiming.get(name)
             self._check_holds(caller, stored.record)
             now = self._clock.now()
+            if now - asked_at > _FRESH:
+                raise TryAgain(f"{name}: we stood still since this heartbeat came; send another")
             lease = stored.record.renewed(heartbeat.epoch, bytes_read=heartbeat.bytes_read, now=now)
             lease = replace(lease, checkpoint=heartbeat.checkpoint or lease.checkpoint)
             writes = [stored.replaced_by(lease), *self._progress(lease, heartbeat)]
@@ -246,16 +264,17 @@ class Lending:
             return stored.record
         self._record_last_heartbeat(name, ending)
         outcome = self._outcome(stored.record, ending)
-        return self._reclaiming.stop_minting(
-            name, because="its holder finished", outcome=outcome, epoch=ending.epoch
-        )
+        is_training = stored.record.purpose is Purpose.TRAINING
+        end = self._reclaiming.stop_minting if is_training else self._reclaiming.end
+        return end(name, because="its holder finished", outcome=outcome, epoch=ending.epoch)
 
     def _outcome(self, lease: Lease, ending: Ending) -> Outcome:
         """
         As the holder says, unless what it wrote to is no longer the bucket that was verified, or it
         points a later job at what is not its own.
         """
-        if change := self._ownership.is_replaced(lease.bucket_identity):
+        change = self._ownership.is_replaced(lease.bucket_identity) if lease.job else None
+        if change:
             status = Status(
                 code="FAILED_PRECONDITION",
                 message=f"gs://{lease.reads.bucket} was replaced while the job ran: {change}",
@@ -284,8 +303,7 @@ class Lending:
         failed = Outcome(
             state=JobState.FAILED, status=Status(code="ABORTED", message=f"access ended: {because}")
         )
-        self._reclaiming.stop_minting(name, because=because, outcome=failed)
-        lease = self._reclaiming.prove_end(name)
+        lease = self._reclaiming.end(name, because=because, outcome=failed)
         self._delivery.deliver(name)
         return lease
 

@@ -162,9 +162,6 @@ class OverlookedObjects:
         folder = ObjectVersion(bucket=watch.bucket, object=watch.prefix, generation=LIVE_GENERATION)
         if account is None:
             return []
-        access, _ = self._verification.check_access(account.record, folder, None)
-        if access.policy_refusals():
-            return []
         try:
             with self._verification.listing(
                 account.record, folder, after=after, limit=_NAMES_A_LOOK

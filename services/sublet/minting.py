@@ -96,8 +96,13 @@ class Minting:
                 continue
             return lease
 
-    def _minted(self, lease: Lease) -> AccessToken:
-        """A token that dies with the lease at the latest."""
+    def _minted(self, lease: Lease, *, once_more: bool = True) -> AccessToken:
+        """
+        A token that dies with the lease at the latest.
+
+        An account that is not lit as recorded is lit now: whoever was to light it died before, or
+        whoever darkened it for an earlier lease died before looking again.
+        """
         left = lease.expires_at - self._clock.now()
         ttl = min(self._terms.ttl_of(lease.purpose), left)
         try:
@@ -109,9 +114,10 @@ class Minting:
                 ttl=ttl,
             )
         except TryAgain:
-            # whoever darkened it for an earlier lease, and died before looking again, is corrected
             self._data_accounts.settle(lease.data_account)
-            raise
+            if not once_more:
+                raise
+        return self._minted(lease, once_more=False)
 
     def _get(self, name: LeaseName) -> Stored[Lease]:
         stored = self._registry.get(Lease, name)

@@ -116,7 +116,7 @@ class ResourceName(str):
 
     @property
     def account(self) -> AccountName:
-        return AccountName("/".join(self.split("/", 2)[:2]))
+        return AccountName(self[: self.index("/", len("accounts/"))])
 
     @property
     def id(self) -> str:

@@ -305,13 +305,17 @@ class LeaseBroker(Protocol):
 
     def open_for_verification(
         self, account: AccountName, reads: ObjectVersion, identity: BucketIdentity
-    ) -> Lease: ...
+    ) -> Assignment:
+        """A lease that the caller holds at once. Asked again, it is another one."""
+        ...
 
     def claim(self, lease: LeaseName, claim: Claim) -> Assignment: ...
 
     def renew(self, lease: LeaseName, heartbeat: Heartbeat) -> Renewal: ...
 
-    def finish(self, lease: LeaseName, ending: Ending) -> Lease: ...
+    def finish(self, lease: LeaseName, ending: Ending) -> Lease:
+        """Hand a lease back; the end of one for verification is tried at once."""
+        ...
 
     def revoke(self, lease: LeaseName, *, because: str) -> Lease:
         """

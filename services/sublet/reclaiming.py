@@ -5,6 +5,7 @@ the next caller finishes. Only a refused probe proves an end; an administrative 
 refused never does.
 """
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sublet.data_accounts import DataAccounts
@@ -15,7 +16,7 @@ from sublet.leases import UNPROVED, Lease, LeaseTerms, Probe, Purpose
 from sublet.models import Model
 from sublet.names import LeaseName
 from sublet.outbox import Outbox
-from sublet.ports import Clock, Registry, Seal, Stored, TokenProbe, Write
+from sublet.ports import Clock, OutboxEntry, Registry, Seal, Stored, TokenProbe, Write
 from sublet.training_runs import Outcome, ending
 
 
@@ -50,7 +51,25 @@ class Reclaiming:
     ) -> Lease:
         """
         Fence the lease, free its account and end its job, in one commit; then darken the account.
+        """
+        lease, entries = self._fence(name, because, outcome, epoch)
+        self._darken(lease)
+        self._outbox.publish(entries)
+        return lease
 
+    def end(
+        self, name: LeaseName, *, because: str, outcome: Outcome, epoch: int | None = None
+    ) -> Lease:
+        """As `stop_minting`, and try to prove the end at once."""
+        _, entries = self._fence(name, because, outcome, epoch)
+        lease = self.prove_end(name)
+        self._outbox.publish(entries)
+        return lease
+
+    def _fence(
+        self, name: LeaseName, because: str, outcome: Outcome, epoch: int | None
+    ) -> tuple[Lease, list[OutboxEntry]]:
+        """
         From the commit on no renewal finds the epoch it needs. The job keeps the end it has, if it
         has one already.
 
@@ -63,7 +82,7 @@ class Reclaiming:
         while True:
             stored = self.get(name)
             if not stored.record.is_living:
-                return stored.record
+                return stored.record, []
             now, account = self._clock.now(), self._data_accounts.get(stored.record.data_account)
             lease = stored.record.revoking(
                 now=now,
@@ -81,9 +100,7 @@ class Reclaiming:
                 )
             except LostRace:
                 continue
-            self._darken(lease)
-            self._outbox.publish(entries)
-            return lease
+            return lease, entries
 
     def prove_end(self, name: LeaseName) -> Lease:
         """
@@ -101,6 +118,8 @@ class Reclaiming:
             is_lit = self._darken(lease)
             probe = self._try_last_token(lease)
             is_of_age = lease.dies_at is not None and probe.at >= lease.dies_at
+            if is_lit and not is_of_age and lease.num_tokens:
+                probe = _of_the_token_alone(probe)
             probed = lease.probed(
                 probe, counts=is_of_age or not is_lit, max_probes=self._terms.max_probes
             )
@@ -125,7 +144,7 @@ class Reclaiming:
         Make the cloud agree that the lease is over; True if the account is lit for another reason.
         """
         try:
-            return self._data_accounts.settle(lease.data_account).is_lit(self._clock.now())
+            return self._data_accounts.darken(lease.data_account).is_lit(self._clock.now())
         except NotFound:
             return False  # the account itself is gone, and every token of it
         except (AccessDenied, TryAgain):
@@ -160,3 +179,8 @@ def _judged_by_age(lease: Lease, now: datetime, why: str) -> Probe:
     died = lease.dies_at is not None and now >= lease.dies_at
     answers = f"{why}; it {'died of age' if died else 'lives'}"
     return Probe(at=now, is_refused=died, answers=answers)
+
+
+def _of_the_token_alone(probe: Probe) -> Probe:
+    """While its account is lit, a token that is refused for want of a grant could be granted it."""
+    return replace(probe, is_refused=probe.is_refused and probe.is_dead)

@@ -160,16 +160,8 @@ class UnfinishedLeases:
                 because=lease.revoked_because,
                 mend=partial(self._prove_end, lease),
             )
-        elif lease.is_living and (because := self._why_over(lease)):
-            advanced = self._advanced_job(lease)
-            yield Repair(
-                kind="training continued" if advanced else "lease ended",
-                subject=lease.name,
-                because=because,
-                mend=partial(self._continue, advanced, lease)
-                if advanced
-                else partial(self._end, lease, because),
-            )
+        elif lease.is_living and (over := self._over(lease)):
+            yield over
 
     def _deliver(self, lease: Lease) -> bool:
         self._attempt(lease, lease.revoked_because)
@@ -187,23 +179,13 @@ class UnfinishedLeases:
             self._runner.cancel(job.record.execution)
         return True
 
-    def _advanced_job(self, lease: Lease) -> Stored[Job] | None:
+    def _continue(self, stored: Stored[Job], checkpoint: str) -> bool:
         """
-        The job of a lease, if its execution is spent (its time limit, all its tries) but has left a
-        checkpoint beyond the one it began with: then another goes on from there, under the same
-        lease and its end.
+        Another execution goes on where one that is spent (its time limit, all its tries) has left a
+        checkpoint beyond the one it began with, under the same lease and its end.
         """
-        job = self._registry.get(Job, lease.job) if lease.job else None
-        if job is None or job.record.is_over or self._clock.now() >= lease.expires_at:
-            return None
-        if not job.record.execution or lease.checkpoint in ("", job.record.resume_from):
-            return None
-        has_failed = self._runner.look_up(job.record.execution).state is ExecutionState.FAILED
-        return job if has_failed else None
-
-    def _continue(self, stored: Stored[Job], lease: Lease) -> bool:
         now = self._clock.now()
-        job = stored.record.continued(resume_from=lease.checkpoint, now=now)
+        job = stored.record.continued(resume_from=checkpoint, now=now)
         request = TrainingRequested(job=job.name, requested_at=now)
         try:
             entries = self._registry.commit(stored.replaced_by(job), announcing=[request])
@@ -218,34 +200,59 @@ class UnfinishedLeases:
             raise FailedPrecondition(f"{lease.name} could not be ended: {now.last_probe.answers}")
         return now
 
-    def _why_over(self, lease: Lease) -> str:
+    def _over(self, lease: Lease) -> Repair | None:
         now = self._clock.now()
         if now >= lease.expires_at:
-            return f"it expired at {lease.expires_at:%Y-%m-%dT%H:%M:%SZ}"
+            return self._ending(lease, f"it expired at {lease.expires_at:%Y-%m-%dT%H:%M:%SZ}")
         silence = now - (lease.heartbeat_at or lease.created_at)
         if silence <= self._lost_after:
-            return ""
+            return None
         if lease.purpose is Purpose.VERIFICATION or lease.job is None:
-            return f"its holder has been silent for {silence.total_seconds():.0f} s"
-        return self._why_training_over(lease.job, silence)
+            silent_s = silence.total_seconds()
+            return self._ending(lease, f"its holder has been silent for {silent_s:.0f} s")
+        return self._training_over(lease, lease.job, silence)
 
-    def _why_training_over(self, name: JobName, silence: timedelta) -> str:
+    def _training_over(self, lease: Lease, name: JobName, silence: timedelta) -> Repair | None:
         stored = self._registry.get(Job, name)
         if stored is None or stored.record.is_over:
-            return "its job is over"
+            return self._ending(lease, "its job is over")
         if not stored.record.execution:
-            return ""
+            return None
         execution = self._runner.look_up(stored.record.execution)
         if execution.state in _ENDED:
-            return (
-                f"execution {execution.name} is {execution.state} and its trainer never reported: "
-                f"{execution.message or 'no reason given'}"
-            )
+            return self._execution_over(lease, stored, execution)
         if stored.record.requested_at:  # another execution may have been asked for meanwhile
             silence = min(silence, self._clock.now() - stored.record.requested_at)
         if silence > self._silent_trainer and execution.state is not ExecutionState.WAITING:
-            return f"its trainer has been silent for {silence.total_seconds():.0f} s"
-        return ""
+            silent_s = silence.total_seconds()
+            return self._ending(lease, f"its trainer has been silent for {silent_s:.0f} s")
+        return None
+
+    def _execution_over(self, lease: Lease, job: Stored[Job], execution: Execution) -> Repair:
+        """How far it came is looked up once it is over: until then it may have come further."""
+        because = (
+            f"execution {execution.name} is {execution.state} and its trainer never reported: "
+            f"{execution.message or 'no reason given'}"
+        )
+        newest = self._registry.get(Lease, lease.name)
+        checkpoint = newest.record.checkpoint if newest else ""
+        is_further = checkpoint not in ("", job.record.resume_from)
+        if execution.state is not ExecutionState.FAILED or not is_further:
+            return self._ending(lease, because)
+        return Repair(
+            kind="training continued",
+            subject=lease.name,
+            because=because,
+            mend=partial(self._continue, job, checkpoint),
+        )
+
+    def _ending(self, lease: Lease, because: str) -> Repair:
+        return Repair(
+            kind="lease ended",
+            subject=lease.name,
+            because=because,
+            mend=partial(self._end, lease, because),
+        )
 
 
 class UnstartedJobs:

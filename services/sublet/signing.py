@@ -22,10 +22,7 @@ class Ed25519Signer:
 
     def __init__(self, private_key: str) -> None:
         self._key = Ed25519PrivateKey.from_private_bytes(base64.b64decode(private_key))
-
-    @property
-    def public_key(self) -> bytes:
-        return self._key.public_key().public_bytes_raw()
+        self.public_key = self._key.public_key().public_bytes_raw()
 
     def sign(self, message: bytes) -> bytes:
         return self._key.sign(message)

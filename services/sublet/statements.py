@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final
 
+import msgspec
+
 from sublet.errors import InvalidRequest, SubletError
 
 RECEIPT: Final = "dev.sublet.receipt.v2"
@@ -55,7 +57,8 @@ class Statement:
                 "value": b64encode(self.signature).decode(),
             },
         }
-        return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(document, ensure_ascii=False)
+        return msgspec.json.format(text, indent=2) + "\n"
 
 
 def parse_statement(text: str) -> Statement:

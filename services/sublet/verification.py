@@ -24,8 +24,9 @@ from sublet.buckets import BucketIdentity, BucketMetadata, FolderPolicy, NotVisi
 from sublet.datasets import OK, ListedObject, ObjectMetadata, Status
 from sublet.errors import AccessDenied
 from sublet.findings import Question
+from sublet.grants import names
+from sublet.handover import Assignment
 from sublet.holding import Holding, held
-from sublet.leases import Lease
 from sublet.names import Email, LeaseName, ObjectVersion, OutputPrefix
 from sublet.ownership import Ownership
 from sublet.ports import (
@@ -40,6 +41,7 @@ from sublet.roles import is_custom
 from sublet.rows import RowReport, check_rows
 
 READ_BYTES: Final = 8 * 2**20
+_FIRST_BYTES: Final = 2**18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,13 +141,21 @@ class Verification:
         policy: Policy | NotVisible,
         folders: tuple[FolderPolicy, ...] | NotVisible,
     ) -> dict[str, frozenset[str]]:
-        """What the policies' custom roles carry, as far as the verifier may ask."""
+        """
+        What the custom roles carry that name one of ours, as far as the verifier may ask. Others
+        decide nothing, the verifier's own among them.
+        """
         if isinstance(policy, NotVisible) or not may_know(account, metadata, policy):
             return {}
         added = () if isinstance(folders, NotVisible) else (one.policy for one in folders)
-        roles = {binding.role for shown in (policy, *added) for binding in shown.bindings}
-        names = filter(is_custom, roles)
-        found = {name: self._inspector.permissions_of(name) for name in sorted(names)}
+        roles = {
+            binding.role
+            for shown in (policy, *added)
+            for binding in shown.bindings
+            if any(names(binding, email) for email in (account.email, *account.data_accounts))
+        }
+        asked = sorted(filter(is_custom, roles))
+        found = {name: self._inspector.permissions_of(name) for name in asked}
         return {
             name: permissions
             for name, permissions in found.items()
@@ -172,13 +182,13 @@ class Verification:
         if access.policy_refusals() or identity is None:
             return Examination(access=access, bucket_identity=identity)
         lease = self._broker.open_for_verification(account.name, version, identity)
-        with held(self._broker, self._clock, lease.name, execution=lease.name.id) as holding:
+        with held(self._broker, self._clock, lease) as holding:
             seen = self._look(holding, lease, row_check or self._terms.row_check)
         return replace(
             seen,
             access=access.with_findings(*seen.access.findings),
             bucket_identity=identity,
-            reads_under=lease.name,
+            reads_under=lease.lease,
         )
 
     @contextmanager
@@ -199,19 +209,20 @@ class Verification:
         verify(access.policy_refusals(), url=folder.url)
         assert identity is not None
         lease = self._broker.open_for_verification(account.name, folder, identity)
-        with held(self._broker, self._clock, lease.name, execution=lease.name.id) as holding:
+        with held(self._broker, self._clock, lease) as holding:
             yield self._open_objects(holding).list_folder(folder, after=after, limit=limit)
 
     def prove_end(self, lease: LeaseName) -> None:
         """Once more, where the data account was shared when the lease ended."""
         self._broker.revoke(lease, because="its holder finished")
 
-    def _look(self, holding: Holding, lease: Lease, row_check: timedelta) -> Examination:
-        """Metadata, one byte, then every row; findings of the reading itself are all it reports."""
+    def _look(self, holding: Holding, lease: Assignment, row_check: timedelta) -> Examination:
+        """Metadata, then every row; findings of the reading itself are all it reports."""
+        assert lease.data_account is not None
         blank = AccessReport(
             bucket=lease.reads.bucket,
             object=lease.reads.object,
-            checked_at=lease.created_at,
+            checked_at=self._clock.now(),
             holds_until=lease.expires_at,
             policy_etag="",
             findings=(),
@@ -220,18 +231,20 @@ class Verification:
         try:
             metadata = objects.metadata(lease.reads)
             holding.found = metadata.version.generation
-            first = objects.read(metadata.version, 0, 1) if metadata.size_bytes else b""
+            unusable = _unusable(metadata)
+            wanted = min(1 if unusable else _FIRST_BYTES, metadata.size_bytes)
+            first = objects.read(metadata.version, 0, wanted) if wanted else b""
         except AccessDenied as error:
             refusal = read_refusal(lease.reads, data_account=lease.data_account, answer=str(error))
             return Examination(access=blank.with_findings(refusal))
         holding.bytes_read += len(first)
         proof = read_proof(metadata.version, data_account=lease.data_account, num_bytes=len(first))
         access = blank.with_findings(proof)
-        if unusable := _unusable(metadata):
+        if unusable:
             return Examination(access=access, metadata=metadata, unusable=unusable)
         deadline = self._clock.now() + row_check
         rows = check_rows(
-            _chunks(objects, metadata, holding),
+            _chunks(first, objects, metadata, holding),
             is_out_of_time=lambda: self._clock.now() >= deadline,
         )
         return Examination(access=access, metadata=metadata, rows=rows)
@@ -248,8 +261,11 @@ def _unusable(metadata: ObjectMetadata) -> str:
     return ""
 
 
-def _chunks(objects: LeasedObjects, metadata: ObjectMetadata, holding: Holding) -> Iterator[bytes]:
-    start = 0
+def _chunks(
+    first: bytes, objects: LeasedObjects, metadata: ObjectMetadata, holding: Holding
+) -> Iterator[bytes]:
+    yield first
+    start = len(first)
     while start < metadata.size_bytes:
         end = min(start + READ_BYTES, metadata.size_bytes)
         chunk = objects.read(metadata.version, start, end)

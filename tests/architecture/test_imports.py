@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ LAYERS = next(
 USE_CASES, PORTS, DOMAIN = ({name.strip() for name in layer.split(":")} for layer in LAYERS[-3:])
 
 
+@cache
 def imports_of(path: Path) -> set[str]:
     """Every module that a file names in an import, wherever in the file it stands."""
     found = set()

@@ -22,6 +22,7 @@ from sublet.delivery import SignedReceipt
 from sublet.errors import SubletError
 from sublet.jobs import Job, JobState
 from sublet.leases import DataAccount, Lease
+from sublet.local.iam.service_accounts import service_account_resource
 from sublet.names import Generation, ObjectVersion
 
 ROOT = Path(__file__).parents[2]
@@ -124,15 +125,13 @@ def test_secret_leak(world, caplog, capfd):
     world.deliver()
     trainer = world.container()
     spoken.append(repr(trainer.claim()))
-    world.cloud.running.do(
-        lambda cloud: cloud.iam.service_accounts.set_disabled(
-            world.lease_of().data_account, disabled=True
-        )
-    )
+    data_account = service_account_resource(world.lease_of().data_account)
+    world.cloud.running.do(lambda cloud: cloud.iam.policies.delete(data_account))
     for act in (lambda: trainer.beat(wants_token=True), lambda: trainer.beat(epoch=99)):
         with pytest.raises((SubletError, TypeError)) as error:
             act()
         spoken.append(repr(error.value))
+    world.cloud.add_data_account(world.lease_of().data_account)
     trainer.finish(is_success=False, adapter=None, code="INTERNAL", message="line 1: too long")
     world.deliver()
     out, err = capfd.readouterr()

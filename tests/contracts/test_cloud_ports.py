@@ -3,18 +3,20 @@ One promise, two clouds: the ports over Google's clients against the enforcing l
 their twins in memory, decide alike.
 """
 
-from dataclasses import dataclass
+import gzip
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from itertools import count
 
 import pytest
 import requests
-from google.cloud.storage import _opentelemetry_tracing
 from google.oauth2.credentials import Credentials
 from memory_world import CREATOR, VIEWER
 
 from sublet.buckets import NotVisible
 from sublet.errors import AccessDenied, NotFound, TryAgain
+from sublet.gcp import leased_objects
 from sublet.gcp.bucket_inspector import GcsBucketInspector
 from sublet.gcp.endpoints import Endpoints
 from sublet.gcp.identity import Identity
@@ -94,7 +96,7 @@ class OverHttp:
         self.mint = IamTokenMint(identity, endpoints)
         self.switch = IamDataAccountSwitch(identity, endpoints)
         self.probe = GcsTokenProbe(endpoints, running.clock)
-        self.open_objects = GcsLeasedObjects
+        self.open_objects = partial(GcsLeasedObjects, endpoints=endpoints)
         self.uploads = GcsOneUpload(endpoints)
         looks = frozenset(VERIFIER_PERMISSIONS)
         running.do(lambda cloud: cloud.iam.create_role(LOOKS, looks))
@@ -403,6 +405,42 @@ def test_a_custom_role_that_nobody_shows_us_is_not_visible(ports):
     assert isinstance(ports.inspector.managed_folders("no-such-bucket"), NotVisible)
 
 
-def test_a_lease_asks_for_nothing_beside_its_object():
+over_http = pytest.mark.parametrize("ports", ["google clients"], indirect=True)
+
+
+@over_http
+def test_a_lease_asks_for_nothing_that_it_is_refused(ports, scene):
     """Google's client would ask for the bucket too: a denial in its owner's log, at each lease."""
-    assert _opentelemetry_tracing._is_bucket_metadata_disabled()
+    objects = ports.open_objects(Held(mint(ports, scene)))
+    trace = ports.running.do(lambda cloud: cloud.iam.trace)
+    before = trace.denials()
+    objects.metadata(scene.version)
+    objects.read(scene.version, 0, 1)
+    assert trace.denials() == before
+
+
+@over_http
+def test_what_is_stored_compressed_is_read_as_it_is_stored(ports, scene):
+    """The checksum is of those bytes; Cloud Storage decompresses them for who does not say so."""
+    stored = gzip.compress(b"0123456789")
+    blob = ports.running.client().bucket(scene.bucket).blob("data/a.jsonl")
+    blob.content_encoding = "gzip"
+    blob.upload_from_string(stored)
+    version = replace(scene.version, generation=Generation(blob.generation))
+    objects = ports.open_objects(Held(mint(ports, scene)))
+    metadata = objects.metadata(version)
+    assert (metadata.content_encoding, metadata.size_bytes) == ("gzip", len(stored))
+    assert objects.read(version, 0, len(stored)) == stored
+
+
+@over_http
+def test_a_folder_of_more_names_than_a_page_holds_is_listed_whole(ports, scene, monkeypatch):
+    for number in range(5):
+        ports.put(scene.bucket, f"many/{number}.jsonl", b"x")
+    folder = ObjectVersion(bucket=scene.bucket, object="many/", generation=LIVE_GENERATION)
+    token = ports.mint.mint(scene.email, reads=folder, writes=None, ttl=TTL)
+    objects = ports.open_objects(Held(token))
+    monkeypatch.setattr(leased_objects, "_MOST_AT_ONCE", 2)
+    listed = objects.list_folder(folder, after="many/0.jsonl", limit=3)
+    assert [one.name for one in listed] == [f"many/{number}.jsonl" for number in (1, 2, 3)]
+    assert len(objects.list_folder(folder, limit=9)) == 5

@@ -3,11 +3,12 @@
 from datetime import timedelta
 
 import pytest
-import requests
+from google.oauth2.credentials import Credentials
 
 from sublet.errors import AccessDenied, FailedPrecondition
 from sublet.gcp.endpoints import Endpoints
 from sublet.gcp.revocation_drill import DrillTerms, RevocationDrill
+from sublet.gcp.sessions import Session
 
 DELAY = timedelta(minutes=2)
 EVERY = timedelta(seconds=10)
@@ -31,7 +32,7 @@ def drill(cloud, email: str, **terms) -> RevocationDrill:
     settings = {"every": EVERY, "lead": timedelta(minutes=5), "give_up": timedelta(minutes=9)}
     return RevocationDrill(
         endpoints=Endpoints(iam=at.iam, iam_credentials=at.iam, sts=at.sts, storage=at.storage),
-        session=requests.Session(),
+        session=Session(),
         account=email,
         bucket=cloud.made.name,
         clock=cloud.clock,
@@ -93,7 +94,7 @@ def test_an_answer_that_never_comes_is_said_and_not_waited_for(slow):
 def test_somebody_without_the_rights_is_refused_and_changes_nothing(slow):
     email, stranger = slow.account(), slow.account()
     probe = drill(slow, email)
-    probe._session.headers["Authorization"] = f"Bearer {slow.token(stranger)}"
+    probe._session = Session(Credentials(slow.token(stranger)))
     with pytest.raises(AccessDenied):
         list(probe.run())
     assert not list(slow.made.list_blobs())

@@ -5,6 +5,7 @@ Pub/Sub, Eventarc and Scheduler can send no other; whoever calls the lease broke
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -19,6 +20,7 @@ from sublet.gcp.endpoints import Endpoints
 from sublet.gcp.id_tokens import CloudRunIdTokens, IdTokenVerifier
 from sublet.gcp.identity import Identity
 from sublet.handover import Claim
+from sublet.memory.clock import MemoryClock
 from sublet.names import LeaseName
 from sublet_trainer.leased.broker import Broker
 from sublet_trainer.stops import LeaseElsewhere
@@ -90,6 +92,36 @@ def test_a_token_with_its_signature_is_verified_as_everywhere(signed, token):
     for forged, audience in ((token, "https://other.example"), (f"{token}x", URL)):
         with pytest.raises(Unauthenticated):
             tokens.verify(forged, audience=audience)
+
+
+@pytest.fixture
+def watched(cloud):
+    """A verifier with a clock that is moved, over certificates that may be withdrawn."""
+    clock = MemoryClock(datetime.now(UTC))
+    yield IdTokenVerifier(f"{cloud.addresses.iam}/oauth2/v1/certs", clock), clock
+    cloud.do(lambda inside: inside.id_tokens.__dict__.pop("certificates", None))
+
+
+def test_a_key_that_is_withdrawn_lets_nobody_in_five_minutes_later(cloud, watched, token):
+    """What was verified is remembered as long as the certificates are, and no longer."""
+    verifier, clock = watched
+    email = verifier.verify(token, audience=URL)
+    cloud.do(lambda inside: setattr(inside.id_tokens, "certificates", dict))
+    assert verifier.verify(token, audience=URL) == email
+    clock.advance(timedelta(minutes=5, seconds=1))
+    with pytest.raises(Unauthenticated):
+        verifier.verify(token, audience=URL)
+
+
+def test_what_was_verified_is_remembered_for_its_audience_and_until_it_expires(watched, token):
+    verifier, clock = watched
+    clock.advance(timedelta(minutes=58))
+    email = verifier.verify(token, audience=URL)
+    assert verifier.recall(token, audience=URL) == email
+    assert verifier.recall(token, audience="https://other.example") is None
+    assert verifier.recall(f"{token}x", audience=URL) is None
+    clock.advance(timedelta(minutes=3))
+    assert verifier.recall(token, audience=URL) is None
 
 
 def test_without_cloud_runs_check_no_signature_is_no_token(signed):

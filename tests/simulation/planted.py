@@ -71,7 +71,6 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="a fact is forgotten before it is published, and jobs are not asked for again",
-        caught_by=26,
         breaks=("I3",),
         patches=(
             (
@@ -84,12 +83,12 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="what a crash left unpublished stays so",
+        caught_by=4,
         breaks=("I13",),
         patches=(NO_FLUSH,),
     ),
     Bug(
         name="watched prefixes are not looked at",
-        caught_by=2,
         breaks=("I3",),
         patches=(("looks:OverlookedObjects.rows", "watch.is_enabled and", "False and"),),
     ),
@@ -108,15 +107,57 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="a lease goes to whoever claims it last",
-        caught_by=22,
+        caught_by=55,
         breaks=("I2",),
         patches=(("leases:Lease.claimed", "if self.holder and", "if False and"),),
     ),
     Bug(
         name="a fenced holder may still finish",
-        caught_by=36,
+        caught_by=16,
         breaks=("I2",),
         patches=(("leases:Lease._check_epoch", "if epoch != self.epoch:", "if False:"),),
+    ),
+    Bug(
+        name="a training that got further ends with its execution",
+        caught_by=22,
+        breaks=("I16",),
+        patches=(("repairs:UnfinishedLeases._execution_over", "or not is_further", "or True"),),
+    ),
+    Bug(
+        name="a training that got no further goes on",
+        caught_by=39,
+        breaks=("I16",),
+        patches=(
+            (
+                "repairs:UnfinishedLeases._execution_over",
+                'checkpoint not in ("", job.record.resume_from)',
+                'checkpoint != ""',
+            ),
+        ),
+    ),
+    Bug(
+        name="the next execution begins anew",
+        caught_by=22,
+        breaks=("I16",),
+        patches=(
+            (
+                "leases:Lease.claimed",
+                "claimed_at=self.claimed_at or now,",
+                'claimed_at=self.claimed_at or now, checkpoint="",',
+            ),
+        ),
+    ),
+    Bug(
+        name="the next execution does not fence the one before",
+        caught_by=7,
+        breaks=("I2",),
+        patches=(
+            (
+                "leases:Lease.claimed",
+                "epoch=self.epoch + 1,",
+                "epoch=self.epoch + (self.holder is None or holder.attempt > 0),",
+            ),
+        ),
     ),
     Bug(
         name="a job's state may fall back",
@@ -169,13 +210,13 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="a lease that has ended may be claimed",
-        caught_by=3,
+        caught_by=47,
         breaks=("I1",),
         patches=(("leases:Lease._check_living", "if not self.is_living:", "if False:"),),
     ),
     Bug(
         name="the token that came last is tried, not the one that lives longest",
-        caught_by=509,
+        caught_by=42,
         breaks=("I1",),
         patches=(
             (
@@ -187,6 +228,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="a switched-off account is taken for a refused token",
+        caught_by=36,
         breaks=("I1",),
         patches=(
             (
@@ -198,7 +240,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="an account is lit while it has tokens to revive",
-        caught_by=20,
+        caught_by=6,
         breaks=("I1",),
         patches=(
             (
@@ -210,12 +252,13 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="an account is lit by somebody who stood still since he looked",
-        caught_by=64,
+        caught_by=4,
         breaks=("I1",),
         patches=(("data_accounts:DataAccounts.settle", "> _FRESH", "> _FRESH * 9999"),),
     ),
     Bug(
         name="any tenant's data account will do",
+        caught_by=1,
         breaks=("I8",),
         patches=(
             (
@@ -239,11 +282,11 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="a silent trainer is waited for",
-        caught_by=163,
+        caught_by=63,
         breaks=("I3", "I15"),
         patches=(
             (
-                "repairs:UnfinishedLeases._why_training_over",
+                "repairs:UnfinishedLeases._training_over",
                 "silence > self._silent_trainer",
                 "False",
             ),
@@ -251,7 +294,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="a container is never stopped",
-        caught_by=6,
+        caught_by=11,
         breaks=("I3",),
         patches=(
             ("repairs:UnfinishedLeases._end", "if job and job.record.execution:", "if False:"),
@@ -265,7 +308,7 @@ BUGS: tuple[Bug, ...] = (
     ),
     Bug(
         name="an expired lease is served, and not swept",
-        caught_by=19,
+        caught_by=110,
         breaks=("I1",),
         patches=(
             ("leases:Lease._check_living", "if now >= self.expires_at:", "if False:"),
@@ -275,12 +318,11 @@ BUGS: tuple[Bug, ...] = (
                 "min(self._terms.ttl_of(lease.purpose), left)",
                 "self._terms.ttl_of(lease.purpose)",
             ),
-            ("repairs:UnfinishedLeases._why_over", "if now >= lease.expires_at:", "if False:"),
+            ("repairs:UnfinishedLeases._over", "if now >= lease.expires_at:", "if False:"),
         ),
     ),
     Bug(
         name="a dead letter is counted for ever",
-        caught_by=3,
         breaks=("I13",),
         patches=(
             (

@@ -6,6 +6,7 @@ that die.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha512
 from operator import itemgetter
 from typing import Any
 
@@ -48,29 +49,24 @@ class Suspended:
         act = getattr(self._twin, method)
         if not callable(act) or method in _INSTANT:
             return act
-        call, what, reads = self._scheduler.call, f"{self._name}.{method}", method in _READS
-
-        def called(*args: Any, **named: Any) -> Any:
-            return call(what, act, args, named, reads=reads)
-
-        self.__dict__[method] = called
+        what, reads = f"{self._name}.{method}", method in _READS
+        called = self.__dict__[method] = self._scheduler.suspended(what, act, reads=reads)
         return called
 
 
 class Row:
-    """A record as readers get it; its index is made when a query first asks for it."""
+    """A record as readers get it; its `index` is made when a query first asks for it."""
 
-    __slots__ = ("_index", "stored")
+    __slots__ = ("index", "stored")
+    index: Mapping[str, str]
 
     def __init__(self, stored: Stored[Any]) -> None:
         self.stored = stored
-        self._index: Mapping[str, str] | None = None
 
-    @property
-    def index(self) -> Mapping[str, str]:
-        if self._index is None:
-            self._index = self.stored.record.index()
-        return self._index
+    def __getattr__(self, missing: str) -> Any:
+        assert missing == "index"
+        self.index = self.stored.record.index()
+        return self.index
 
 
 class SwiftRegistry(MemoryRegistry):
@@ -89,11 +85,11 @@ class SwiftRegistry(MemoryRegistry):
         return [row.stored.record for row in self.kinds[kind].values()]
 
     def _matching(self, kind: type[R], query: Query) -> list[Stored[R]]:
-        wanted, by, after = query.where.items(), query.order_by, query.after
+        where, by, after = query.where.items(), query.order_by, query.after
         matching = [
             ((row.index.get(by, ""), key), row.stored)
             for key, row in self.kinds[kind].items()
-            if wanted <= row.index.items()
+            if where <= row.index.items()
         ]
         if after is not None:
             is_beyond = after.__gt__ if query.descending else after.__lt__
@@ -102,18 +98,20 @@ class SwiftRegistry(MemoryRegistry):
         return [stored for _, stored in matching]
 
     def commit(self, *writes: Write, announcing: Sequence[Fact] = ()) -> list[OutboxEntry]:
-        keyed = [(write, self.kinds[type(write.record)], write.record.key) for write in writes]
-        for write, rows, key in keyed:
-            row = rows.get(key)
-            if (row.stored.version if row else 0) != write.expects:
+        places = []
+        for write in writes:
+            rows, key = self.kinds[type(write.record)], write.record.key
+            row, replaces = rows.get(key), write.replaces
+            if (row.stored.version if row else 0) != (replaces.version if replaces else 0):
                 raise LostRace(f"{key} has changed")
-        changes = [self._apply(*place) for place in keyed]
+            places.append((write, rows, key))
+        changes = [self._apply(*place) for place in places]
         now = self._clock.now()
         entries = [
             OutboxEntry(id=f"fact-{next(self._versions)}", fact=fact, committed_at=now)
             for fact in announcing
         ]
-        self._outbox |= {entry.id: entry for entry in entries}
+        self._outbox.update((entry.id, entry) for entry in entries)
         self.on_commit(changes)
         return entries
 
@@ -147,7 +145,8 @@ class SlowCloud(MemoryCloud):
         self._switches[data_account] += 1
         nth, delay = self._switches[data_account], 0.0
         where = f"{data_account} {nth}"
-        if self._scheduler.may_strike(CloudFault.SLOW_SWITCH, where):
+        slow = CloudFault.SLOW_LIGHT if enabled else CloudFault.SLOW_DARK
+        if self._scheduler.may_strike(slow, where):
             delay = self._scheduler.draws.between(5, 420, "switch", where)
 
         def felt() -> None:
@@ -165,6 +164,15 @@ class SlowCloud(MemoryCloud):
         token = super().mint(data_account, **asked)
         self.on_mint(data_account, **asked)
         return token
+
+
+class Stamp:
+    """Stands for the key in Cloud KMS. Here nobody verifies what it signs."""
+
+    public_key = bytes(32)
+
+    def sign(self, message: bytes) -> bytes:
+        return sha512(message).digest()
 
 
 class Topics:
@@ -284,7 +292,7 @@ class Containers(MemoryRunner):
                 after = draws.between(0, 100, "lose", where)
                 self._scheduler.at(after, lambda: self._lose(name, attempt))
             elif self._scheduler.may_strike(TrainerFault.TIMES_OUT, where):
-                after = draws.between(30, 200, "time out", where)
+                after = draws.between(10, 130, "time out", where)
                 self._scheduler.at(after, lambda: self._time_out(name))
 
         self._scheduler.at(boot, launch)

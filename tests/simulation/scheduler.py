@@ -6,17 +6,16 @@ still at each call of a port, and the scheduler decides what becomes of the call
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from greenlet import getcurrent, greenlet
+from simulation.clock import VirtualClock
 from simulation.draws import Draws, who_is
 from simulation.faults import STALLS, CallFault, Fault, Swarm
 
 from sublet.errors import SubletError, TryAgain
-from sublet.memory.clock import MemoryClock
 
 _FASTEST_S, _SLOWEST_S = 0.002, 0.1
 _SHORTEST_STALL_S, _LONGEST_STALL_S = 60.0, 1500.0
@@ -25,7 +24,6 @@ _MASK = 2**64 - 1
 _FACTOR, _STEP = 6364136223846793005, 1442695040888963407
 """Of Knuth's linear congruential generator: the next draw of a process costs one multiplication."""
 _NOT_NOW = 3 << 40
-_NO_NAMES: Mapping[str, Any] = {}
 _AT_ONCE = frozenset({"cloud.set_enabled"})
 """
 Calls that nothing can hold up between the last look at the clock and the effect. A process that is
@@ -38,39 +36,32 @@ _nothing = lambda: None  # noqa: E731
 Done = Callable[[Any, BaseException | None], None]
 
 
-class VirtualClock(MemoryClock):
-    """Stands where the scheduler puts it; most moments pass without anybody asking for the time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._start = self._now
-        self._passed_s = 0.0
-        self._told_s = 0.0
-
-    def stand_at(self, passed_s: float) -> None:
-        self._passed_s = passed_s
-
-    def now(self) -> datetime:
-        if self._told_s != self._passed_s:
-            self._told_s = self._passed_s
-            self._now = self._start + timedelta(seconds=self._passed_s)
-        return self._now
-
-
 class Killed(BaseException):
     """What a process meets that has died: nothing it does from then on has an effect."""
 
 
 class Process:
-    """`bits` is the draw for its latest call: the nth of a row that its name and the seed start."""
+    """
+    `bits` is the draw for its latest call: the nth of a row that its name and the seed start.
+    `focus` are calls of it that go wrong more often than others.
+    """
 
-    __slots__ = ("bits", "body", "calls", "done", "greenlet", "is_dead", "name", "ticket")
+    __slots__ = ("bits", "body", "calls", "done", "focus", "greenlet", "is_dead", "name", "ticket")
 
-    def __init__(self, name: str, body: Callable[[], Any], done: Done | None, bits: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        body: Callable[[], Any],
+        done: Done | None,
+        *,
+        bits: int,
+        focus: tuple[str, ...],
+    ) -> None:
         self.name = name
         self.body = body
         self.done = done
         self.bits = bits
+        self.focus = focus
         self.greenlet: greenlet | None = None
         self.is_dead = False
         self.calls = 0
@@ -100,11 +91,11 @@ class Scheduler:
         self.now_s = 0.0
         self._end_s = 0.0
         self.num_calls = 0
-        self._thresholds = swarm.call_thresholds()
-        self._any_fault = self._thresholds[-1][0] if self._thresholds else 0
+        self._thresholds = {
+            in_focus: swarm.call_thresholds(in_focus=in_focus) for in_focus in (False, True)
+        }
         self._current: Process | None = None
-        self._main = getcurrent()
-        self._idle: list[greenlet] = []
+        self.main = getcurrent()
         self._heap: list[tuple[float, int, Callable[[], None], Process | None, int]] = []
         self._order = itertools.count()
 
@@ -133,35 +124,38 @@ class Scheduler:
             self._stand_at(end_s)
 
     def _stand_at(self, time_s: float) -> None:
-        self.now_s = time_s
-        self.clock.stand_at(time_s)
+        self.now_s = self.clock.passed_s = time_s
 
     # --- processes --------------------------------------------------------------------------------
 
-    def spawn(self, name: str, body: Callable[[], Any], done: Done | None = None) -> Process:
-        process = Process(name, body, done, self.draws.bits(who_is(name) ^ _CALL, 0))
+    def spawn(
+        self, name: str, body: Callable[[], Any], done: Done | None = None, *, unit: str = ""
+    ) -> Process:
+        """`unit` is what the process is one of: the first word of its name, if it does not say."""
+        process = Process(
+            name,
+            body,
+            done,
+            bits=self.draws.bits(who_is(name) ^ _CALL, 0),
+            focus=self.swarm.focus_of(unit or name.partition(" ")[0]),
+        )
         self.processes[id(process)] = process
         self._wake_at(0.0, process, process.ticket)
         return process
 
     def _go_on(self, process: Process) -> None:
+        self.trace = hash((self.trace, process.bits, self.now_s))
         self._current = process
         if process.greenlet:
             process.greenlet.switch()
         else:
-            process.greenlet = self._idle.pop() if self._idle else greenlet(self._serve, self._main)
-            process.greenlet.switch(process)
+            process.greenlet = _IDLE.pop() if _IDLE else _waiting()
+            process.greenlet.switch(self, process)
         self._current = None
 
-    def _serve(self, process: Process) -> None:
-        """One greenlet runs one process after the other: a stack is dear, and most lives short."""
-        while True:
-            self._over(process, *process.run())
-            self._idle.append(process.greenlet)
-            process = self._main.switch()
-
-    def _over(self, process: Process, value: Any, error: BaseException | None) -> None:
+    def over(self, process: Process, value: Any, error: BaseException | None) -> None:
         process.is_dead = True
+        self.num_calls += process.calls
         del self.processes[id(process)]
         if error and not isinstance(error, SubletError | Killed):
             self.defects.append(f"{process.name}: {type(error).__name__}: {error}")
@@ -179,8 +173,6 @@ class Scheduler:
         for process in list(self.processes.values()):
             process.is_dead = True
             self._bury(process)
-        for one in self._idle:
-            one.throw()
 
     def sleep(self, seconds: float) -> None:
         self._pause(self._running(), seconds)
@@ -190,7 +182,7 @@ class Scheduler:
         if process.greenlet:
             self._go_on(process)
         else:
-            self._over(process, None, Killed())
+            self.over(process, None, Killed())
 
     def _running(self) -> Process:
         assert self._current is not None
@@ -205,47 +197,49 @@ class Scheduler:
             self._stand_at(wakes_at)
             return
         self._wake_at(seconds, process, process.ticket)
-        self._main.switch()
+        self.main.switch()
         if process.is_dead:
             raise Killed
 
     # --- calls ------------------------------------------------------------------------------------
 
-    def call(
-        self,
-        what: str,
-        act: Callable[..., Any],
-        args: tuple[Any, ...] = (),
-        named: Mapping[str, Any] = _NO_NAMES,
-        *,
-        reads: bool = False,
-    ) -> Any:
+    def suspended(
+        self, what: str, act: Callable[..., Any], *, reads: bool = False
+    ) -> Callable[..., Any]:
         """
-        A port is called: it takes a while, others go on meanwhile, and it may go wrong. Three reads
-        in four take no time, since what comes between two reads can come before the second as well.
+        `act` as a call of a port: it takes a while, others go on meanwhile, and it may go wrong.
+        Three reads in four take no time, since what comes between two reads can come before the
+        second as well.
         """
-        process = self._current
-        if process is None:
+        seldom, often = map(self._any_fault, (False, True))
+
+        def called(*args: Any, **named: Any) -> Any:
+            process = self._current
+            if process is None:
+                return act(*args, **named)
+            if process.is_dead:
+                raise Killed
+            process.calls += 1
+            bits = process.bits = process.bits * _FACTOR + _STEP & _MASK
+            fault = None
+            if bits < (often if what in process.focus else seldom) and not self.is_calm:
+                fault = self._fault(bits, process, what)
+            if reads and bits & _NOT_NOW and not fault:
+                return act(*args, **named)
+            latency = _FASTEST_S + (bits >> 16 & 0xFFFF) / 0xFFFF * (_SLOWEST_S - _FASTEST_S)
+            if fault:
+                return self._faulty(fault, process, latency, partial(act, *args, **named))
+            self._pause(process, latency)
             return act(*args, **named)
-        if process.is_dead:
-            raise Killed
-        self.num_calls += 1
-        process.calls += 1
-        bits = process.bits = process.bits * _FACTOR + _STEP & _MASK
-        self.trace = self.trace * 31 + bits & _MASK
-        fault = None
-        if bits < self._any_fault and not self.is_calm:
-            fault = self._fault(bits, process, what)
-        if reads and bits & _NOT_NOW and not fault:
-            return act(*args, **named)
-        latency = _FASTEST_S + (bits >> 16 & 0xFFFF) / 0xFFFF * (_SLOWEST_S - _FASTEST_S)
-        if fault:
-            return self._faulty(fault, process, latency, partial(act, *args, **named))
-        self._pause(process, latency)
-        return act(*args, **named)
+
+        return called
+
+    def _any_fault(self, in_focus: bool) -> int:
+        thresholds = self._thresholds[in_focus]
+        return thresholds[-1][0] if thresholds else 0
 
     def _fault(self, bits: int, process: Process, what: str) -> CallFault | None:
-        for edge, fault in self._thresholds:
+        for edge, fault in self._thresholds[what in process.focus]:
             if bits < edge:
                 if fault is CallFault.STALL_BEFORE and what in _AT_ONCE:
                     return None
@@ -293,15 +287,19 @@ class Scheduler:
         process.is_dead = True
         raise Killed
 
-    def remote(self, what: str, body: Callable[[], Any]) -> Any:
+    def remote(self, what: str, act: Callable[..., Any]) -> Callable[..., Any]:
         """
-        A call that is served by another process, which may die or dawdle while its caller lives, or
-        go on after its caller died.
+        `act` as a call that is served by another process, which may die or dawdle while its caller
+        lives, or go on after its caller died.
         """
-        client = self._current
-        if client is None:
-            return body()
-        return self.call(what, lambda: self._served(client, what, body))
+
+        def served(*args: Any, **named: Any) -> Any:
+            client = self._current
+            if client is None:
+                return act(*args, **named)
+            return self._served(client, what, partial(act, *args, **named))
+
+        return self.suspended(what, served)
 
     def _served(self, client: Process, what: str, body: Callable[[], Any]) -> Any:
         answers: list[tuple[Any, BaseException | None]] = []
@@ -312,9 +310,9 @@ class Scheduler:
             answers.append((value, error))
             self._wake_at(0.0, client, ticket)
 
-        self.spawn(f"{client.name} {client.calls} {what}", body, done)
+        self.spawn(f"{client.name} {client.calls} {what}", body, done, unit=what)
         self._wake_at(_TIMEOUT_S, client, ticket)
-        self._main.switch()
+        self.main.switch()
         client.ticket += 1
         if client.is_dead:
             raise Killed
@@ -326,3 +324,23 @@ class Scheduler:
         if error:
             raise TryAgain(f"{what}: the connection was lost")
         return value
+
+
+_IDLE: list[greenlet] = []
+
+
+def _waiting() -> greenlet:
+    """What a greenlet is begun with it holds for ever; so with nothing."""
+    made = greenlet(_serve)
+    made.switch()
+    return made
+
+
+def _serve() -> None:
+    """One greenlet runs one process after the other: a stack is dear, and most lives short."""
+    this = getcurrent()
+    while True:
+        scheduler, process = this.parent.switch()
+        scheduler.over(process, *process.run())
+        del scheduler, process  # while it waits, a world that is over is garbage
+        _IDLE.append(this)

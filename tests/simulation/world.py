@@ -2,18 +2,21 @@
 The production use cases, unchanged, over the simulated ports; and what people and containers do.
 """
 
+import json
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 from memory_world import ACME, TRAINER, Trainer, World, rows
+from simulation.clock import VirtualClock
 from simulation.draws import Draws
-from simulation.faults import OwnerAct, Swarm, TrainerFault
-from simulation.oracle import Oracle
-from simulation.ports import Containers, SlowCloud, Suspended, SwiftRegistry, Topics
-from simulation.scheduler import Scheduler, VirtualClock
+from simulation.faults import MessageFault, OwnerAct, Swarm, TrainerFault
+from simulation.oracle import Oracle, step_after
+from simulation.ports import Containers, SlowCloud, Stamp, Suspended, SwiftRegistry, Topics
+from simulation.scheduler import Scheduler
 
+from sublet.buckets import Binding
 from sublet.errors import Conflict, FailedPrecondition, NotFound, TryAgain
 from sublet.events import ObjectFinalized, ObjectFound, TrainingFinished, TrainingRequested
 from sublet.handover import TrainedAdapter
@@ -21,7 +24,7 @@ from sublet.jobs import RESUMABLE, Job, JobState, Progress
 from sublet.leases import LeaseTerms
 from sublet.memory.messages import MemoryDeadLetters, MemoryPublisher, MemoryRunner
 from sublet.memory.registry import MemoryRegistry
-from sublet.names import AccountName, Email, ObjectVersion
+from sublet.names import AccountName, Email, JobName, ObjectVersion
 from sublet.ports import LeasedObjects, Query, TokenSource
 from sublet.sweep import SweepReport, SweepTerms
 from sublet.training_runs import Outcome
@@ -31,6 +34,14 @@ T = TypeVar("T")
 
 TENANTS = {ACME: "acme-data", AccountName.of("globex"): "globex-data"}
 CANARY = "a row that nobody may repeat"
+ROWS = rows().replace(b'"q"', f'"{CANARY}"'.encode())
+BAD_ROWS = f'{{"messages": "{CANARY}"}}\n'.encode() * 3
+_CONVERSATION = {"messages": [{"role": "user", "content": CANARY}]}
+_ANSWERS = {
+    key: [{"role": "assistant", "content": key}]
+    for key in ("preferred_output", "non_preferred_output")
+}
+OTHER_ROWS = (json.dumps({"input": _CONVERSATION, **_ANSWERS}) + "\n").encode() * 3
 TERMS = LeaseTerms(
     training_limit=timedelta(minutes=25),
     max_probes=3,
@@ -44,6 +55,7 @@ SWEEP_TERMS = SweepTerms(
 )
 SWEEP_EVERY_S = 400.0
 CHAOS_S = 1600.0
+WITHDRAWN_S = 350.0
 _FOR_EVER_S = 1e6
 _GET, _CREATE = "storage.objects.get", "storage.objects.create"
 
@@ -52,10 +64,13 @@ class SimulatedWorld(World):
     def __init__(self, seed: int, spared: frozenset[tuple[str, str]] = frozenset()) -> None:
         self.draws = Draws(seed)
         self.seed = seed
+        self.is_burst = seed % 2 == 0
+        self.tenants = {ACME: TENANTS[ACME]} if self.is_burst else TENANTS
         self._spared = spared
         self.scheduler: Scheduler = None
         self.sweeps: list[SweepReport] = []
         self.dropped: list[tuple[ObjectVersion, AccountName]] = []
+        self.untrainable: set[ObjectVersion] = set()
         super().__init__(TERMS, SWEEP_TERMS)
         self.topics.handlers = {
             ObjectFinalized: ("register-dataset", self.registration.handle),
@@ -64,7 +79,7 @@ class SimulatedWorld(World):
             TrainingFinished: ("revoke-access", self.revocation.handle),
         }
         self.containers.train = self.train
-        for name, bucket in TENANTS.items():
+        for name, bucket in self.tenants.items():
             self.make_account(name, num_data_accounts=2 + seed % 3 // 2)
             self.make_bucket(bucket, name)
             self.watch(bucket, account=name)
@@ -94,6 +109,9 @@ class SimulatedWorld(World):
         self.records = SwiftRegistry(self.clock)
         return self.records
 
+    def make_signer(self) -> Stamp:
+        return Stamp()
+
     def open_objects(self, tokens: TokenSource) -> LeasedObjects:
         return Suspended("objects", self.cloud.open_objects(tokens), self.scheduler)
 
@@ -110,32 +128,40 @@ class SimulatedWorld(World):
             self.sweeps.append(self.sweep.run())
 
         self.scheduler.spawn(f"sweep {number}", body)
+        if self.scheduler.may_strike(MessageFault.SWEPT_TWICE, f"sweep {number}"):
+            self.scheduler.spawn(f"sweep {number} again", body)
         self.scheduler.at(SWEEP_EVERY_S, partial(self.sweep_once, number + 1))
 
     # --- people -----------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """A burst on one tenant in every second seed; else objects here and there."""
-        draws, names = self.draws, list(TENANTS)
-        is_burst = self.seed % 2 == 0
+        """A burst on one tenant in every second seed; else objects of two, here and there."""
+        draws, names = self.draws, list(self.tenants)
         for number in range(1 + int(draws.unit("how many", "objects") * 1.8)):
             where = f"object {number}"
-            tenant = names[0] if is_burst else draws.one_of(names, "tenant", where)
-            after = 5.0 if is_burst else draws.between(1, 900, "drop", where)
+            tenant = draws.one_of(names, "tenant", where)
+            after = 5.0 if self.is_burst else draws.between(1, 900, "drop", where)
             self.scheduler.at(after, partial(self.drop_one, tenant, number, where))
         self.scheduler.at(60.0, partial(self.sweep_once, 1))
         if self.scheduler.may_strike(OwnerAct.TURNS_OFF, "watch"):
             self.scheduler.at(400.0, partial(self.turn_watch, on=False))
             self.scheduler.at(700.0, partial(self.turn_watch, on=True))
+        if self.scheduler.may_strike(OwnerAct.WITHDRAWS, "grants"):
+            after = draws.between(300, 1250, "withdraw", "grants")
+            self.scheduler.at(after, self.withdraw_grants)
 
     def drop_one(self, tenant: AccountName, number: int, where: str) -> None:
         may_strike, draws = self.scheduler.may_strike, self.draws
-        bad = may_strike(OwnerAct.BAD_ROWS, where)
-        data = f'{{"messages": "{CANARY}"}}\n'.encode() * 3 if bad else canary_rows()
-        self._put(tenant, f"data/{number}.jsonl", data)
+        if may_strike(OwnerAct.BAD_ROWS, where):
+            self._put(tenant, f"data/{number}.jsonl", BAD_ROWS)
+        elif may_strike(OwnerAct.OTHER_ROWS, where):
+            self._put(tenant, f"data/{number}.jsonl", OTHER_ROWS)
+            self.untrainable.add(self.dropped[-1][0])
+        else:
+            self._put(tenant, f"data/{number}.jsonl", ROWS)
         if may_strike(OwnerAct.OVERWRITES, where):
             after = draws.between(0, 300, "overwrite", where)
-            put = partial(self._put, tenant, f"data/{number}.jsonl", canary_rows())
+            put = partial(self._put, tenant, f"data/{number}.jsonl", ROWS)
             self.scheduler.at(after, put)
         if may_strike(OwnerAct.REMOVES, where):
             after = draws.between(0, 300, "remove", where)
@@ -162,6 +188,17 @@ class SimulatedWorld(World):
             self.registry.commit(stored.replaced_by(changed))
         self.oracle.watches_turned_at = self.clock.now()
 
+    def withdraw_grants(self) -> None:
+        for bucket in self.tenants.values():
+            granted = self.cloud.buckets[bucket].policy.bindings
+            left = [b for b in granted if not b.members[0].startswith("serviceAccount:data-")]
+            self.cloud.set_bindings(bucket, left)
+            self.scheduler.at(WITHDRAWN_S, partial(self._grant_again, bucket, granted))
+
+    def _grant_again(self, bucket: str, granted: tuple[Binding, ...]) -> None:
+        self.cloud.set_bindings(bucket, granted)
+        self.oracle.granted_again(bucket)
+
     def _click_twice(self, name: str, act: Callable[[], None]) -> None:
         for click in ("once", "again"):
             self.scheduler.spawn(f"{name} {click}", act)
@@ -187,7 +224,7 @@ class SimulatedWorld(World):
         trainer = Trainer(self.broker(TRAINER), lease, execution, attempt)
         try:
             assignment = self.persist(trainer.claim)
-            self.oracle.handed(trainer, assignment.token, assignment.lease)
+            self.oracle.began(trainer, assignment)
             self._work(trainer, assignment, where)
         except (Conflict, FailedPrecondition, NotFound) as error:
             self.scheduler.seen[f"trainer sent away: {type(error).__name__}"] += 1
@@ -197,23 +234,26 @@ class SimulatedWorld(World):
 
     def _work(self, trainer: Trainer, assignment: Any, where: str) -> None:
         order, reads = assignment.training, assignment.reads
-        num_steps = 1 + int(self.draws.unit("steps", where) * 4)
-        hangs_at = num_steps // 2 if self.scheduler.may_strike(TrainerFault.HANGS, where) else -1
+        first, num_steps = step_after(order.resume_from), self._num_steps(order.job)
         pace_s = 30.0
         if self.scheduler.may_strike(TrainerFault.DAWDLES, where):
             num_steps, pace_s = 18, 100.0
-        for step in range(num_steps):
+        hangs = self.scheduler.may_strike(TrainerFault.HANGS, where)
+        hangs_at = (first + num_steps) // 2 if hangs else -1
+        for step in range(first, num_steps):
             self.scheduler.sleep(pace_s if step != hangs_at else _FOR_EVER_S)
             wants = self.draws.happens(0.6, "wants", where, step)
+            checkpoint = f"{order.writes.prefix}checkpoints/step-{step}"
             renewal = self.persist(
-                lambda step=step, wants=wants: trainer.beat(
+                lambda step=step, wants=wants, checkpoint=checkpoint: trainer.beat(
                     wants_token=wants,
-                    bytes_read=step,
+                    bytes_read=step - first + 1,
                     progress=Progress(step=step, num_steps=num_steps),
                     is_writing_results=step == num_steps - 1,
-                    checkpoint=f"{order.writes.prefix}checkpoints/step-{step}",
+                    checkpoint=checkpoint,
                 )
             )
+            self.oracle.saved(order.job, checkpoint)
             if renewal.token:
                 self.oracle.handed(trainer, renewal.token, assignment.lease)
             self._use(trainer, _GET, reads.bucket, reads.object)
@@ -225,6 +265,9 @@ class SimulatedWorld(World):
         adapter = TrainedAdapter(folder=folder, rank=8, target_modules=("q_proj",))
         self.persist(lambda: trainer.finish(adapter=adapter))
         self.oracle.finished(trainer)
+
+    def _num_steps(self, job: JobName) -> int:
+        return 1 + int(self.draws.unit("steps", job) * 4)
 
     def _use(self, trainer: Trainer, permission: str, bucket: str, name: str) -> int:
         status = self.cloud.status_of(trainer.tokens[-1], permission, bucket, name)
@@ -249,12 +292,8 @@ class RemoteBroker:
         self._scheduler = scheduler
 
     def __getattr__(self, method: str) -> Any:
-        act, remote = getattr(self._broker, method), self._scheduler.remote
-
-        def called(*args: Any, **named: Any) -> Any:
-            return remote(f"broker.{method}", lambda: act(*args, **named))
-
-        self.__dict__[method] = called
+        act = getattr(self._broker, method)
+        called = self.__dict__[method] = self._scheduler.remote(f"broker.{method}", act)
         return called
 
 
@@ -265,7 +304,3 @@ def finalized(version: ObjectVersion, account: AccountName) -> ObjectFinalized:
         generation=version.generation,
         account=account,
     )
-
-
-def canary_rows() -> bytes:
-    return rows().replace(b'"q"', f'"{CANARY}"'.encode())

@@ -4,10 +4,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from memory_world import ACME, REGISTRAR
 
+from sublet.datasets import DatasetState
 from sublet.delivery import SignedReceipt
 from sublet.errors import FailedPrecondition, TryAgain
 from sublet.events import TrainingRequested
+from sublet.handover import Ending
 from sublet.jobs import Job, JobState
 from sublet.leases import DataAccount, Lease, LeaseState
 from sublet.ports import ExecutionState, Query
@@ -294,12 +297,7 @@ class Interrupted:
             self._happens()
 
 
-@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
-@pytest.mark.parametrize("nth", [1, 2, 3])
-def test_a_lease_that_starts_while_another_ends_leaves_the_account_as_recorded(
-    make_world, nth, first
-):
-    """One account for both, so that the switch of each can undo that of the other."""
+def training_on_its_only_account(make_world):
     world = make_world()
     world.make_account(num_data_accounts=1)
     world.make_bucket()
@@ -307,25 +305,57 @@ def test_a_lease_that_starts_while_another_ends_leaves_the_account_as_recorded(
     world.announce(world.drop())
     world.advance(minutes=2)
     world.deliver()
-    ending = world.container()
-    ending.claim()
+    container = world.container()
+    container.claim()
+    return world, container
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("lives", [True, False], ids=["lives", "is over"])
+def test_a_lease_that_starts_while_another_ends_leaves_the_account_as_recorded(
+    make_world, lives, first
+):
+    """
+    One account for both, so that the switch of each can undo that of the other: whoever darkens it
+    stands still until its tokens are dead.
+    """
+    world, ending = training_on_its_only_account(make_world)
     second = world.drop(name="data/second.jsonl")
-    switch = Interrupted(world, nth, first=first, happens=ending.finish)
+    broker, started = world.broker(REGISTRAR), []
+
+    def start():
+        world.advance(minutes=6)
+        identity = world.cloud.buckets["acme-data"].metadata.identity
+        started.append(broker.open_for_verification(ACME, second, identity))
+        if not lives:
+            (over,) = started
+            broker.finish(over.lease, Ending(epoch=over.epoch, bytes_read=0, is_success=True))
+
+    switch = Interrupted(world, 1, first=first, happens=start)
     world.data_accounts._switch = switch
-    world.announce(second)
-    assert switch.num_uses > nth
+    ending.finish()
+    assert switch.num_uses == (3 if lives else 4)
     (account,) = world.all(DataAccount)
-    assert account.holders == ()
-    assert account.email in world.cloud.disabled
+    assert (account.holders != ()) == lives
+    assert (account.email not in world.cloud.disabled) == lives
+    assert world.opens(started[0].token.secret, second) == (200 if lives else 401)
     assert world.opens(ending.tokens[0], world.all(Job)[0].object) == 401
+
+
+def test_a_lease_that_shares_a_lit_account_asks_nothing_of_its_switch(make_world):
+    """Of the three calls that a registration made, all said what was so already."""
+    world, _ = training_on_its_only_account(make_world)
+    switch = Interrupted(world, 0, first=True, happens=lambda: None)
+    world.data_accounts._switch = switch
+    dataset = world.announce(world.drop(name="data/second.jsonl"))
+    assert dataset.state is DatasetState.READY
+    assert switch.num_uses == 0
 
 
 def test_an_account_that_was_darkened_by_a_process_that_died_is_lit_by_the_next_heartbeat(
     world, trainer
 ):
     world.cloud.disabled.add(world.lease_of().data_account)
-    with pytest.raises(TryAgain):
-        trainer.beat(wants_token=True)
     trainer.beat(wants_token=True)
     assert world.opens(trainer.tokens[-1], world.version) == 200
 

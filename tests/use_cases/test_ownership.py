@@ -12,7 +12,7 @@ from sublet.buckets import PinnedBucket
 from sublet.datasets import Dataset, DatasetState
 from sublet.errors import AccessDenied, FailedPrecondition
 from sublet.jobs import Job, JobState
-from sublet.leases import LeaseState
+from sublet.leases import Lease, LeaseState, Purpose
 from sublet.names import AccountName, DatasetName
 from sublet.registration import DatasetRequest
 from sublet.verification import Verification, VerificationTerms
@@ -108,6 +108,15 @@ def test_a_bucket_that_differs_in_any_part_of_its_identity_is_another_one(
     trainer.finish()
     assert f"{part} was" in world.the(Job).status.message
     assert world.the(Job).state is JobState.FAILED
+
+
+def test_no_container_is_started_for_a_bucket_that_was_replaced_before(world):
+    world.announce(world.drop())
+    world.advance(minutes=1)
+    world.make_bucket()
+    world.deliver()
+    assert world.runner.running() == []
+    assert [lease.purpose for lease in world.all(Lease)] == [Purpose.VERIFICATION]
 
 
 def test_a_dataset_of_another_bucket_stays_in_use(world):

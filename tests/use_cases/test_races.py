@@ -7,10 +7,11 @@ from datetime import timedelta
 
 import pytest
 
-from sublet.errors import Conflict, LostRace
+from sublet.errors import Conflict, LostRace, TryAgain
 from sublet.jobs import Job, JobState
 from sublet.leases import DataAccount, Lease, LeaseState, MintedToken
 from sublet.models import Model
+from sublet.ports import ExecutionState
 from sublet.training_runs import Outcome
 
 
@@ -128,3 +129,106 @@ def test_a_holder_who_is_fenced_while_it_finishes_has_no_say(world, trainer):
         trainer.finish()
     assert world.lease_of().state is LeaseState.ACTIVE
     assert world.the(Job).state is JobState.RUNNING
+
+
+def test_a_heartbeat_that_stood_still_takes_no_checkpoint_back(world, trainer):
+    """Seed 242: a frozen broker woke up, and an older checkpoint stood for the newest again."""
+    get = world.reclaiming.get
+
+    def frozen(name):
+        world.reclaiming.get = get
+        world.advance(minutes=1)
+        trainer.beat(checkpoint="models/m/checkpoints/step-2")
+        return get(name)
+
+    world.reclaiming.get = frozen
+    with pytest.raises(TryAgain, match="stood still"):
+        trainer.beat(checkpoint="models/m/checkpoints/step-1")
+    assert world.lease_of().checkpoint == "models/m/checkpoints/step-2"
+
+
+def test_how_far_an_execution_came_is_looked_up_when_it_is_over(world, trainer):
+    """Seed 866: a frozen sweep held an old look at the lease against a new one at the job."""
+    get = world.registry.get
+
+    def frozen(kind, key):
+        if kind is Job:
+            world.registry.get = get
+            trainer.beat(checkpoint="models/m/checkpoints/step-1")
+            world.runner.end("execution-1", ExecutionState.FAILED, "its time limit")
+        return get(kind, key)
+
+    world.advance(minutes=2)
+    world.registry.get = frozen
+    assert world.sweep.run().repairs == {"training continued": 1}
+    assert world.the(Job).resume_from == "models/m/checkpoints/step-1"
+
+
+def test_an_execution_is_not_recorded_in_a_job_that_was_resumed_meanwhile(world):
+    """Seed 904652: a frozen dispatch woke up, and its old execution hid that nothing ran."""
+    world.announce(world.drop())
+    start = world.runner.start
+
+    def frozen(job, lease, machine):
+        execution = start(job, lease, machine)
+        world.runner.start = start
+        world.training_runs.end(job, Outcome(state=JobState.CANCELLED))
+        world.revocation.attempt(lease, because="cancelled")
+        world.training_runs.resume(job)
+        return execution
+
+    world.runner.start = frozen
+    world.deliver()
+    assert (world.the(Job).state, world.the(Job).execution) == (JobState.CREATING, "")
+
+
+def test_an_execution_is_not_recorded_in_a_job_that_goes_on_in_another(world):
+    """Seed 904358: as above, and the training that had got further was ended with it."""
+    world.announce(world.drop())
+    start = world.runner.start
+
+    def frozen(job, lease, machine):
+        execution = start(job, lease, machine)
+        world.runner.start = start
+        container = world.container(execution)
+        container.claim()
+        container.beat(checkpoint="models/m/checkpoints/step-1")
+        world.runner.end(execution, ExecutionState.FAILED, "its time limit")
+        world.advance(minutes=2)
+        world.sweep.run()
+        return execution
+
+    world.runner.start = frozen
+    world.deliver()
+    job = world.the(Job)
+    assert (job.state, job.execution) == (JobState.RUNNING, "")
+    assert job.resume_from == "models/m/checkpoints/step-1"
+
+
+def test_a_grant_that_is_gone_for_a_while_proves_no_end_of_a_token(make_world):
+    """Seed 935153: a shared account stayed lit, and the token of a proved end opened its object."""
+    world = make_world()
+    world.make_account(num_data_accounts=1)
+    bucket = world.make_bucket()
+    world.watch()
+    world.announce(world.drop())
+    world.advance(minutes=2)
+    world.deliver()
+    world.container().claim()
+    granted = world.cloud.buckets[bucket].policy.bindings
+    probe = world.cloud.probe
+
+    def probe_without_grants(*asked, **more):
+        world.cloud.probe = probe
+        world.cloud.set_bindings(bucket, [])
+        return probe(*asked, **more)
+
+    world.cloud.probe = probe_without_grants
+    neighbour = world.drop(name="data/neighbour.jsonl")
+    world.announce(neighbour)
+    lease = next(lease for lease in world.all(Lease) if lease.reads == neighbour)
+    assert (lease.state, lease.last_probe.answers) == (LeaseState.REVOKING, "read: 403")
+    world.cloud.set_bindings(bucket, granted)
+    world.advance(seconds=61)
+    world.sweep.run()
+    assert world.registry.get(Lease, lease.name).record.state is LeaseState.REVOKED

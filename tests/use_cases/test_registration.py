@@ -11,7 +11,7 @@ from sublet.events import (
     TrainingRequested,
 )
 from sublet.jobs import Job, JobState
-from sublet.leases import Lease, LeaseState, Purpose
+from sublet.leases import DataAccount, Lease, LeaseState, Purpose
 from sublet.names import AccountName, DatasetName, Generation
 from sublet.registration import DatasetRequest
 
@@ -140,11 +140,23 @@ def test_a_dataset_is_registered_but_not_trained_where_no_model_may_be_written(w
     assert world.all(Job) == []
 
 
+def test_no_custom_role_is_asked_about_that_names_nobody_of_ours(world):
+    """What the owner grants to others is the owner's, and decides nothing."""
+    asked, ours = [], world.all(DataAccount)[0].email
+    shown = world.cloud.permissions_of
+    world.cloud.permissions_of = lambda role: asked.append(role) or shown(role)
+    for name, email in (("theirs", "somebody@else.iam.gserviceaccount.com"), ("ours", ours)):
+        role = f"projects/customer/roles/{name}"
+        world.cloud.grant("acme-data", role, f"serviceAccount:{email}")
+    assert world.announce(world.drop()).state is DatasetState.READY
+    assert asked == ["projects/customer/roles/ours"]
+
+
 def test_every_byte_is_read_under_a_lease_that_ends_right_after(world):
     dataset = world.announce(world.drop())
     lease = world.the(Lease)
     assert (lease.purpose, lease.state) == (Purpose.VERIFICATION, LeaseState.REVOKED)
-    assert lease.bytes_read == world.cloud.bytes_served == dataset.size_bytes + 1
+    assert lease.bytes_read == world.cloud.bytes_served == dataset.size_bytes
     assert dataset.reads_under == lease.name
     assert world.cloud.disabled >= {lease.data_account}
 

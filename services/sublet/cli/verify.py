@@ -115,17 +115,16 @@ def verify_revocation(
     from sublet.gcp.endpoints import Endpoints
     from sublet.gcp.identity import Identity
     from sublet.gcp.revocation_drill import DrillTerms, RevocationDrill
+    from sublet.gcp.sessions import Session
     from sublet.names import Email
     from sublet.ports import Clock
 
     if is_local:
-        import requests
-
         at = ask_stack(data_dir, "GET", "/status")["cloud"]["endpoints"]
         endpoints = Endpoints(
             iam=at["iam"], iam_credentials=at["iam"], sts=at["sts"], storage=at["storage"]
         )
-        session = requests.Session()
+        session = Session()
         clock: Clock = MovableClock(data_dir / "clock-offset")
     else:
         endpoints = Endpoints()

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import google.auth.exceptions
 import requests
+import urllib3.exceptions
 from google.api_core import exceptions as google_errors
 
 from sublet.errors import (
@@ -18,6 +19,7 @@ from sublet.errors import (
     TryAgain,
     Unauthenticated,
 )
+from sublet.gcp.sessions import HttpAnswer
 
 _MEANINGS: dict[int, type[SubletError]] = {
     400: InvalidRequest,
@@ -46,11 +48,12 @@ def translated(what: str) -> Iterator[None]:
         google.auth.exceptions.TransportError,
         google.auth.exceptions.RefreshError,
         requests.RequestException,
+        urllib3.exceptions.HTTPError,
     ) as error:
         raise TryAgain(f"{what}: {type(error).__name__}") from error
 
 
-def check_answer(response: requests.Response, what: str) -> None:
+def check_answer(response: HttpAnswer, what: str) -> None:
     """
     Raise for a REST answer that is not a success.
 

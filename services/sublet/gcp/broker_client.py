@@ -1,12 +1,13 @@
 """The lease broker, called over HTTPS with this process's own ID token."""
 
 from functools import cached_property
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from sublet.buckets import BucketIdentity
 from sublet.codec import decode, encode
 from sublet.gcp.answers import check_answer, translated
 from sublet.gcp.identity import Identity
+from sublet.gcp.sessions import Session
 from sublet.handover import (
     Assignment,
     Claim,
@@ -35,9 +36,9 @@ class HttpLeaseBroker:
 
     def open_for_verification(
         self, account: AccountName, reads: ObjectVersion, identity: BucketIdentity
-    ) -> Lease:
+    ) -> Assignment:
         body = OpenForVerification(account=account, reads=reads, identity=identity)
-        return self._post("leases:openForVerification", body, Lease)
+        return self._post("leases:openForVerification", body, Assignment)
 
     def claim(self, lease: LeaseName, claim: Claim) -> Assignment:
         return self._post(f"{lease}:claim", claim, Assignment)
@@ -70,5 +71,5 @@ class HttpLeaseBroker:
         return decode(response.content, answer)
 
     @cached_property
-    def _session(self) -> Any:  # noqa: ANN401  google.auth's session is untyped
+    def _session(self) -> Session:
         return self._identity.session_for(self._url)

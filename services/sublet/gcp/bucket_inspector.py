@@ -4,12 +4,11 @@ policies of its managed folders, and what the custom roles in them carry.
 """
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Final
 from urllib.parse import quote
 
 from google.auth.credentials import Credentials
-from google.auth.transport.requests import AuthorizedSession
-from google.cloud.storage import Client
 
 from sublet.buckets import (
     POLICY_VERSION,
@@ -23,60 +22,55 @@ from sublet.buckets import (
 from sublet.errors import AccessDenied, NotFound, SubletError
 from sublet.gcp.answers import check_answer, translated
 from sublet.gcp.endpoints import Endpoints
+from sublet.gcp.sessions import AGAIN, Session
 
 _TIMEOUT_S: Final = 10
 
 
 class GcsBucketInspector:
     def __init__(self, credentials: Credentials, endpoints: Endpoints) -> None:
-        self._client = Client(project="-", credentials=credentials)
         self._endpoints = endpoints
-        self._session = AuthorizedSession(credentials)
+        self._session = Session(credentials, AGAIN)
 
     def metadata(self, bucket: str) -> BucketMetadata | NotVisible:
-        """A bucket that is missing and one that shows itself to nobody look the same from here."""
+        """
+        A bucket that is missing and one that shows itself to nobody look the same from here.
+
+        Source: https://cloud.google.com/storage/docs/json_api/v1/buckets
+        """
         try:
-            with translated(f"gs://{bucket}"):
-                found = self._client.get_bucket(bucket, timeout=_TIMEOUT_S)
+            found = self._get(self._url_of(bucket), projection="noAcl")
         except (AccessDenied, NotFound):
             return NotVisible("there is no such bucket, or it does not grant storage.buckets.get")
-        access = found.iam_configuration
+        access = found.get("iamConfiguration", {})
         return BucketMetadata(
-            bucket=found.name,
-            project_number=int(found.project_number),
-            created_at=found.time_created,
-            location=found.location,
-            uniform_access=bool(access.uniform_bucket_level_access_enabled),
-            public_access_prevention=str(access.public_access_prevention),
-            versioning=bool(found.versioning_enabled),
-            labels=dict(found.labels),
+            bucket=str(found["name"]),
+            project_number=int(found["projectNumber"]),
+            created_at=datetime.fromisoformat(found["timeCreated"]),
+            location=str(found["location"]),
+            uniform_access=access.get("uniformBucketLevelAccess", {}).get("enabled", False),
+            public_access_prevention=str(access.get("publicAccessPrevention", "inherited")),
+            versioning=found.get("versioning", {}).get("enabled", False),
+            labels=dict(found.get("labels", {})),
         )
 
     def policy(self, bucket: str) -> Policy | NotVisible:
         try:
-            with translated(f"gs://{bucket}"):
-                policy = self._client.bucket(bucket).get_iam_policy(
-                    requested_policy_version=POLICY_VERSION, timeout=_TIMEOUT_S
-                )
+            return self._policy(self._url_of(bucket))
         except (AccessDenied, NotFound):
             return NotVisible(
                 "there is no such bucket, or it does not grant storage.buckets.getIamPolicy"
             )
-        return Policy(
-            version=int(policy.version or 1),
-            etag=str(policy.etag),
-            bindings=tuple(_binding(binding) for binding in policy.bindings),
-        )
 
     def managed_folders(self, bucket: str) -> tuple[FolderPolicy, ...] | NotVisible:
         """
         Source: https://cloud.google.com/storage/docs/json_api/v1/managedFolder
         """
-        url = f"{self._endpoints.storage}/storage/v1/b/{bucket}/managedFolders"
+        url = f"{self._url_of(bucket)}/managedFolders"
         try:
             names = [str(folder["name"]) for folder in self._pages(url, "items")]
             return tuple(
-                FolderPolicy(folder=name, policy=self._folder_policy(f"{url}/{quote(name, '')}"))
+                FolderPolicy(folder=name, policy=self._policy(f"{url}/{quote(name, '')}"))
                 for name in names
             )
         except SubletError as error:
@@ -95,7 +89,10 @@ class GcsBucketInspector:
         off = role.get("deleted") or role.get("stage") == "DISABLED"
         return frozenset() if off else frozenset(role.get("includedPermissions", ()))
 
-    def _folder_policy(self, url: str) -> Policy:
+    def _url_of(self, bucket: str) -> str:
+        return f"{self._endpoints.storage}/storage/v1/b/{bucket}"
+
+    def _policy(self, url: str) -> Policy:
         policy = self._get(f"{url}/iam", optionsRequestedPolicyVersion=str(POLICY_VERSION))
         return Policy(
             version=int(policy.get("version") or 1),

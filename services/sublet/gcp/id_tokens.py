@@ -1,9 +1,10 @@
 """Whose ID token is this, and was it meant for us?"""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from threading import Lock
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import requests
 from google.auth import jwt
@@ -17,12 +18,19 @@ _ISSUERS: Final = ("https://accounts.google.com", "accounts.google.com")
 _CERTIFICATES_LIVE: Final = timedelta(minutes=5)
 _SIGNATURE_REMOVED: Final = ".SIGNATURE_REMOVED_BY_GOOGLE"
 _TIMEOUT_S: Final = 5
+_MOST_REMEMBERED: Final = 1000
+
+
+class _Verified(NamedTuple):
+    email: Email
+    until: datetime
 
 
 class IdTokenVerifier:
     """
     Verifies Google-signed ID tokens. The certificates are fetched anew every few minutes, and once
-    more when a token names a key that is not among them.
+    more when a token names a key that is not among them. What was verified stays so for as long, or
+    until the token expires.
 
     Source: https://cloud.google.com/run/docs/authenticating/service-to-service
     """
@@ -33,6 +41,7 @@ class IdTokenVerifier:
         self._lock = Lock()
         self._certificates: dict[str, str] = {}
         self._fetched_at: datetime | None = None
+        self._verified: dict[bytes, _Verified] = {}
 
     def verify(self, token: str, *, audience: str) -> Email:
         """
@@ -42,12 +51,31 @@ class IdTokenVerifier:
             Unauthenticated: the token is not Google's, not for us, or out of date.
             TryAgain: the certificates cannot be fetched.
         """
+        if known := self.recall(token, audience=audience):
+            return known
         try:
             key_id = str(jwt.decode_header(token).get("kid"))
             claims = jwt.decode(token, certs=self._certificates_with(key_id), audience=audience)
         except (GoogleAuthError, ValueError) as error:
             raise Unauthenticated(f"the ID token is refused: {_without_token(error)}") from None
-        return _email_in(claims)
+        email = _email_in(claims)
+        self._remember(token, audience, email, datetime.fromtimestamp(claims["exp"], UTC))
+        return email
+
+    def recall(self, token: str, *, audience: str) -> Email | None:
+        """Whom a token speaks for, if that was verified in the last minutes; asks nobody."""
+        known = self._verified.get(_key_of(token, audience))
+        return known.email if known and self._clock.now() < known.until else None
+
+    def _remember(self, token: str, audience: str, email: Email, expires_at: datetime) -> None:
+        """
+        The same token comes with each request of an hour. A second look at its signature could only
+        find that the key was withdrawn, which the certificates tell as late.
+        """
+        until = min(expires_at, self._clock.now() + _CERTIFICATES_LIVE)
+        if len(self._verified) >= _MOST_REMEMBERED:
+            self._verified.clear()
+        self._verified[_key_of(token, audience)] = _Verified(email, until)
 
     def _certificates_with(self, key_id: str) -> dict[str, str]:
         now = self._clock.now()
@@ -93,6 +121,10 @@ class CloudRunIdTokens:
         except (GoogleAuthError, ValueError) as error:
             raise Unauthenticated(f"the ID token is refused: {_without_token(error)}") from None
         return _email_in(claims)
+
+
+def _key_of(token: str, audience: str) -> bytes:
+    return sha256(f"{audience}\n{token}".encode()).digest()
 
 
 def _email_in(claims: Mapping[str, Any]) -> Email:

@@ -4,7 +4,7 @@ Who this process is: its own service account by the metadata server, and the one
 
 from datetime import timedelta
 from functools import cached_property
-from typing import Any, Final
+from typing import Final
 
 import google.auth
 import google.auth.compute_engine
@@ -13,6 +13,7 @@ from google.auth import impersonated_credentials
 from google.auth.credentials import Credentials
 
 from sublet.gcp.endpoints import Endpoints
+from sublet.gcp.sessions import AGAIN, Session
 from sublet.names import Email
 
 _SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
@@ -30,9 +31,9 @@ class Identity:
         return found
 
     @cached_property
-    def session(self) -> google.auth.transport.requests.AuthorizedSession:
+    def session(self) -> Session:
         """An HTTP session that sends this process's own access token."""
-        return google.auth.transport.requests.AuthorizedSession(self.credentials)
+        return Session(self.credentials, AGAIN)
 
     def acting_as(self, email: Email) -> Credentials:
         """Short-lived credentials of another account, which must let this one create its tokens."""
@@ -49,15 +50,14 @@ class Identity:
         )
         return credentials
 
-    def session_for(self, audience: str) -> Any:  # noqa: ANN401  google.auth's session is untyped
+    def session_for(self, audience: str) -> Session:
         """
         An HTTP session that sends an ID token for `audience`, renewed as it ages: once for Cloud
         Run, which takes the signature off the one it checks, and once for the service itself.
 
         Source: https://cloud.google.com/run/docs/authenticating/service-to-service
         """
-        credentials = _SentTwice(audience)
-        return google.auth.transport.requests.AuthorizedSession(credentials)
+        return Session(_SentTwice(audience))
 
 
 class _SentTwice(google.auth.compute_engine.IDTokenCredentials):

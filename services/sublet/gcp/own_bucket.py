@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
+from google.cloud.storage import Client
 
 from sublet.errors import AlreadyExists, FailedPrecondition, NotFound
 from sublet.gcp.answers import translated
@@ -19,14 +19,14 @@ class OwnBucket:
     def __init__(self) -> None:
         emulator = os.environ.get("STORAGE_EMULATOR_HOST")
         if emulator:
-            self._client = storage.Client(
+            self._client = Client(
                 project=os.environ.get("GOOGLE_CLOUD_PROJECT", "local"),
                 credentials=AnonymousCredentials(),
                 client_options={"api_endpoint": emulator},
             )
             return
         with translated("finding your own credentials (`gcloud auth application-default login`)"):
-            self._client = storage.Client()
+            self._client = Client()
 
     def put(self, url: str, file: Path) -> None:
         """

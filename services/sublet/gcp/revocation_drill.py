@@ -20,6 +20,7 @@ from sublet.buckets import POLICY_VERSION
 from sublet.errors import FailedPrecondition, NotFound
 from sublet.gcp.answers import check_answer, translated
 from sublet.gcp.endpoints import Endpoints
+from sublet.gcp.sessions import Session
 from sublet.gcp.token_mint import boundary, cut_down
 from sublet.names import Email, Generation, ObjectVersion
 from sublet.ports import Clock
@@ -64,7 +65,7 @@ class RevocationDrill:
         self,
         *,
         endpoints: Endpoints,
-        session: requests.Session,
+        session: Session,
         account: Email,
         bucket: str,
         clock: Clock,
@@ -209,7 +210,7 @@ class RevocationDrill:
         scope = ["https://www.googleapis.com/auth/cloud-platform"]
         body = {"scope": scope, "lifetime": f"{_TOKEN_LIFE_S}s"}
         whole = str(self._ask("POST", url, json=body)["accessToken"])
-        narrow = cut_down(requests.Session(), self._endpoints, whole, boundary(version, None))
+        narrow = cut_down(Session(), self._endpoints, whole, boundary(version, None))
         return {"a plain token": whole, "a cut-down token": narrow}
 
     def _switch(self, verb: str) -> datetime:

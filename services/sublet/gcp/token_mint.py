@@ -10,12 +10,11 @@ import json
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-import requests
-
 from sublet.errors import FailedPrecondition, InvalidRequest, TryAgain
 from sublet.gcp.answers import check_answer, translated
 from sublet.gcp.endpoints import Endpoints
 from sublet.gcp.identity import Identity
+from sublet.gcp.sessions import Session
 from sublet.handover import AccessToken
 from sublet.names import (
     Email,
@@ -37,7 +36,7 @@ class IamTokenMint:
     def __init__(self, identity: Identity, endpoints: Endpoints) -> None:
         self._identity = identity
         self._endpoints = endpoints
-        self._sts = requests.Session()
+        self._sts = Session()
 
     def mint(
         self,
@@ -71,7 +70,7 @@ class IamTokenMint:
 
 
 def cut_down(
-    session: requests.Session, endpoints: Endpoints, token: str, access_boundary: dict[str, Any]
+    session: Session, endpoints: Endpoints, token: str, access_boundary: dict[str, Any]
 ) -> str:
     """The token for a narrower one, of the same life: the security token service asks nobody."""
     what = "exchange a token for a narrower one"
@@ -83,7 +82,9 @@ def cut_down(
         "options": json.dumps(access_boundary),
     }
     with translated(what):
-        response = session.post(f"{endpoints.sts}/v1/token", data=form, timeout=_TIMEOUT_S)
+        response = session.request(
+            "POST", f"{endpoints.sts}/v1/token", data=form, timeout=_TIMEOUT_S
+        )
     check_answer(response, what)
     return str(response.json()["access_token"])
 

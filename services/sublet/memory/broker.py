@@ -17,7 +17,7 @@ class InProcessBroker:
 
     def open_for_verification(
         self, account: AccountName, reads: ObjectVersion, identity: BucketIdentity
-    ) -> Lease:
+    ) -> Assignment:
         return self._lending.open_for_verification(self._caller, account, reads, identity)
 
     def claim(self, lease: LeaseName, claim: Claim) -> Assignment:

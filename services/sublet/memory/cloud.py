@@ -214,6 +214,7 @@ class MemoryCloud:
         return Probe(
             at=self.clock.now(),
             is_refused=all(status in (401, 403) for status in answers.values()),
+            is_dead=all(status == 401 for status in answers.values()),
             answers=", ".join(f"{verb}: {status}" for verb, status in answers.items()),
         )
 

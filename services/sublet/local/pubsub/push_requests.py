@@ -68,7 +68,7 @@ def authorization_of(iam: Iam, id_tokens: IdTokens, push: Push) -> dict[str, str
     except Unauthenticated as error:
         raise Unauthenticated(f"no ID token for {email}: {error}") from None
     unique_id = iam.service_accounts.get(email).unique_id
-    token = id_tokens.issue(email, unique_id, push.oidc.audience or push.endpoint)
+    token = id_tokens.current(email, unique_id, push.oidc.audience or push.endpoint)
     return {"Authorization": f"Bearer {token}"}
 
 
