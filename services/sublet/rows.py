@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from math import inf
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
-MAX_LINE_BYTES: Final = 16 * 2**20
+from sublet.lines import MAX_LINE_BYTES, Block, Line, split_blocks
+from sublet.plain_rows import MAY_FOLLOW, are_plain
+
 MAX_PROBLEMS_KEPT: Final = 100
 MIN_ROWS: Final = 3
 MIN_SAMPLES: Final = 2
@@ -25,14 +27,6 @@ MOST_REWARD: Final = 1e9
 """Either way; so that no statistic of a group overflows."""
 CUT_SHORT: Final = "length"
 """What OpenAI's API and its like call the end of an answer that reached its limit of tokens."""
-
-_ROLES: Final = frozenset({"system", "user", "assistant", "tool"})
-_MAY_FOLLOW: Final = {
-    "system": frozenset({""}),
-    "user": frozenset({"", "system", "assistant"}),
-    "assistant": frozenset({"user", "tool"}),
-    "tool": frozenset({"assistant", "tool"}),
-}
 
 
 class RowFormat(StrEnum):
@@ -176,7 +170,7 @@ def _check_turns(
         may_end_silent: the last turn may be "": its end was sampled, and may be rewarded.
     """
     for number, message in enumerate(messages):
-        if _is_plain(message) and previous in _MAY_FOLLOW.get(message.role, ()):
+        if _is_plain(message) and previous in MAY_FOLLOW.get(message.role, ()):
             previous = message.role
             continue
         is_silent = may_end_silent and number == len(messages) - 1 and message.content == ""
@@ -192,9 +186,9 @@ def _is_plain(message: Message) -> bool:
 
 
 def _problem_of(message: Message, previous: str, *, may_be_empty: bool) -> str:
-    if message.role not in _ROLES:
+    if message.role not in MAY_FOLLOW:
         return "role is not one of system, user, assistant, tool"
-    if previous not in _MAY_FOLLOW[message.role]:
+    if previous not in MAY_FOLLOW[message.role]:
         return f"a {message.role} turn cannot follow {previous or 'nothing'}"
     if message.weight not in (None, 0, 1):
         return "weight is not 0 or 1"
@@ -251,6 +245,11 @@ class OneKind:
         self.format: RowFormat | None = None
         self._num_samples = 0
 
+    @property
+    def plainly(self) -> str:
+        """The format of all rows, where they have no more in common; none before the first."""
+        return self.format if self.format and not self._num_samples else ""
+
     def verify(self, row: Row) -> None:
         """
         Raises:
@@ -286,42 +285,6 @@ class RowReport:
     num_problems: int
     problems: tuple[RowProblem, ...]
     is_complete: bool
-
-
-class Line(NamedTuple):
-    """`text` is None where the line is longer than allowed; then only its place is known."""
-
-    number: int
-    offset: int
-    text: bytes | None
-
-
-def split_lines(chunks: Iterable[bytes], *, max_line_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
-    r"""
-    Cut a stream of bytes at each newline, holding at most one line and one chunk.
-
-    Only b"\n" ends a line, so that offsets and numbers mean the same to every reader. A line
-    longer than `max_line_bytes` is passed over without being held.
-    """
-    number, offset, held, overlong = 1, 0, bytearray(), 0
-    for chunk in chunks:
-        start = 0
-        while (end := chunk.find(b"\n", start)) >= 0:
-            length = overlong + len(held) + end - start
-            if overlong or length > max_line_bytes:
-                yield Line(number, offset, None)
-            elif held:
-                yield Line(number, offset, bytes(held) + chunk[start:end])
-            else:
-                yield Line(number, offset, chunk[start:end])
-            number, offset, overlong, start = number + 1, offset + length + 1, 0, end + 1
-            held.clear()
-        held += memoryview(chunk)[start:]
-        if overlong or len(held) > max_line_bytes:
-            overlong += len(held)
-            held.clear()
-    if held or overlong:
-        yield Line(number, offset, None if overlong else bytes(held))
 
 
 @dataclass(slots=True)
@@ -363,8 +326,12 @@ def check_rows(
                 is_complete = False
                 return
 
-    for line in split_lines(counted(), max_line_bytes=max_line_bytes):
-        _check_line(line, tally, max_line_bytes, is_last_of_cut=not is_complete)
+    for block in split_blocks(counted(), max_line_bytes=max_line_bytes):
+        if num_rows := _num_plain_rows(block, tally.kind.plainly, max_line_bytes):
+            tally.num_rows += num_rows
+            continue
+        for line in block.lines(max_line_bytes):
+            _check_line(line, tally, max_line_bytes, is_last_of_cut=not is_complete)
     if is_complete and tally.num_rows < MIN_ROWS and not tally.num_problems:
         last = Line(tally.num_rows + 1, tally.num_bytes, None)
         tally.complain(
@@ -378,6 +345,13 @@ def check_rows(
         problems=tuple(tally.problems),
         is_complete=is_complete,
     )
+
+
+def _num_plain_rows(block: Block, kind: str, max_line_bytes: int) -> int:
+    """How many rows a block holds, if each of its lines is beyond doubt a good one."""
+    if len(max(block.texts, key=len, default=b"")) > max_line_bytes:
+        return 0
+    return len(block.texts) if block.texts and are_plain(kind, block.texts) else 0
 
 
 def _check_line(line: Line, tally: _Tally, max_line_bytes: int, *, is_last_of_cut: bool) -> None:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sublet.rows import BadRow, RowFormat, check_rows, parse_row, split_lines
+from sublet.lines import split_lines
+from sublet.rows import BadRow, RowFormat, check_rows, parse_row
 
 GOOD = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
 

@@ -23,6 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from sublet.errors import InvalidRequest, SubletError
+from sublet.lines import split_lines
 from sublet.rows import (
     CUT_SHORT,
     DEFAULT_REWARD,
@@ -30,7 +31,6 @@ from sublet.rows import (
     BadRow,
     Message,
     parse_row,
-    split_lines,
 )
 from sublet_trainer.threads import wait_briefly
 

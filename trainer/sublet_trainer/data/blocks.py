@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from sublet.errors import InvalidRequest
+from sublet.lines import Line, split_lines
 from sublet.losses import Loss, formats_for
-from sublet.rows import BadRow, Line, OneKind, Row, parse_row, split_lines
+from sublet.rows import BadRow, OneKind, Row, parse_row
 from sublet_trainer.data.documents import Document, Rendered, Tokeniser, UnfitLogprobs
 from sublet_trainer.data.samples import conversations_in
 
