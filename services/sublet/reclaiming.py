@@ -106,9 +106,11 @@ class Reclaiming:
         """
         Try the last token once, if a try is due, and record what came of it.
 
-        A lease whose account is kept lit, by another lease or always, stays REVOKING until its
-        token is refused; such a try is recorded but blames nobody, until the token should have died
-        of age.
+        What proves the end is the refusal of a token that is too old, or one for the token's own
+        sake (401) while its account is to be dark. An account that is to be lit, for another lease
+        or always, will be, however late an earlier switch is felt; and a grant that is missing
+        (403) can come back. A try that such a reason explains is recorded but blames nobody, until
+        the token should have died of age.
         """
         while True:
             stored = self.get(name)
@@ -118,10 +120,11 @@ class Reclaiming:
             is_lit = self._darken(lease)
             probe = self._try_last_token(lease)
             is_of_age = lease.dies_at is not None and probe.at >= lease.dies_at
-            if is_lit and not is_of_age and lease.num_tokens:
-                probe = _of_the_token_alone(probe)
+            is_proof = is_of_age or lease.num_tokens == 0 or (probe.is_dead and not is_lit)
             probed = lease.probed(
-                probe, counts=is_of_age or not is_lit, max_probes=self._terms.max_probes
+                replace(probe, is_refused=probe.is_refused and is_proof),
+                counts=is_of_age or not (probe.is_refused or is_lit),
+                max_probes=self._terms.max_probes,
             )
             try:
                 self._registry.commit(stored.replaced_by(probed))
@@ -179,8 +182,3 @@ def _judged_by_age(lease: Lease, now: datetime, why: str) -> Probe:
     died = lease.dies_at is not None and now >= lease.dies_at
     answers = f"{why}; it {'died of age' if died else 'lives'}"
     return Probe(at=now, is_refused=died, answers=answers)
-
-
-def _of_the_token_alone(probe: Probe) -> Probe:
-    """While its account is lit, a token that is refused for want of a grant could be granted it."""
-    return replace(probe, is_refused=probe.is_refused and probe.is_dead)

@@ -234,7 +234,7 @@ BUGS: tuple[Bug, ...] = (
             (
                 "reclaiming:Reclaiming.prove_end",
                 "probe = self._try_last_token(lease)",
-                "probe = Probe(at=self._clock.now(), is_refused=True, answers='switched off')",
+                "probe = Probe(at=self._clock.now(), is_refused=True, is_dead=True, answers='off')",
             ),
         ),
     ),

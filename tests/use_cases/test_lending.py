@@ -245,7 +245,7 @@ def test_leases_that_share_an_account_end_when_the_last_one_does(make_world):
     verification = next(x for x in world.all(Lease) if x.reads == neighbour)
     assert verification.state is LeaseState.REVOKING
     assert world.opens(trainer.tokens[0], version) == 200
-    world.advance(seconds=61)
+    world.advance(seconds=71)
     world.sweep.run()
     ended = world.registry.get(Lease, verification.name).record
     assert (ended.state, ended.num_probes) == (LeaseState.REVOKED, 0)

@@ -205,30 +205,76 @@ def test_an_execution_is_not_recorded_in_a_job_that_goes_on_in_another(world):
     assert job.resume_from == "models/m/checkpoints/step-1"
 
 
-def test_a_grant_that_is_gone_for_a_while_proves_no_end_of_a_token(make_world):
-    """Seed 935153: a shared account stayed lit, and the token of a proved end opened its object."""
+@pytest.fixture
+def shared(make_world):
+    """A world whose one data account is lit for a training, and a way to register beside it."""
     world = make_world()
     world.make_account(num_data_accounts=1)
-    bucket = world.make_bucket()
+    world.make_bucket()
     world.watch()
     world.announce(world.drop())
     world.advance(minutes=2)
     world.deliver()
     world.container().claim()
-    granted = world.cloud.buckets[bucket].policy.bindings
+    return world
+
+
+def registered_beside(world, before_the_probe):
+    """The lease of a registration whose token was tried right after something had happened."""
     probe = world.cloud.probe
 
-    def probe_without_grants(*asked, **more):
+    def later(*asked, **more):
         world.cloud.probe = probe
-        world.cloud.set_bindings(bucket, [])
+        before_the_probe()
         return probe(*asked, **more)
 
-    world.cloud.probe = probe_without_grants
+    world.cloud.probe = later
     neighbour = world.drop(name="data/neighbour.jsonl")
     world.announce(neighbour)
-    lease = next(lease for lease in world.all(Lease) if lease.reads == neighbour)
+    return next(lease for lease in world.all(Lease) if lease.reads == neighbour)
+
+
+def state_of(world, lease):
+    return world.registry.get(Lease, lease.name).record.state
+
+
+def test_a_grant_that_is_gone_for_a_while_proves_no_end_of_a_token(shared):
+    """Seed 935153: a shared account stayed lit, and the token of a proved end opened its object."""
+    (bucket,) = shared.cloud.buckets
+    granted = shared.cloud.buckets[bucket].policy.bindings
+    lease = registered_beside(shared, lambda: shared.cloud.set_bindings(bucket, []))
     assert (lease.state, lease.last_probe.answers) == (LeaseState.REVOKING, "read: 403")
+    shared.cloud.set_bindings(bucket, granted)
+    shared.advance(seconds=71)
+    shared.sweep.run()
+    assert state_of(shared, lease) is LeaseState.REVOKED
+
+
+def test_a_switch_that_is_felt_late_proves_no_end_of_a_token_of_an_account_to_be_lit(shared):
+    """Seed 954210: an account went dark after all, was lit again, and revived what was proved."""
+    account = shared.lease_of().data_account
+    lease = registered_beside(shared, lambda: shared.cloud.disabled.add(account))
+    assert (lease.state, lease.last_probe.answers) == (LeaseState.REVOKING, "read: 401")
+    shared.cloud.disabled.discard(account)
+    shared.advance(seconds=71)
+    shared.sweep.run()
+    assert state_of(shared, lease) is LeaseState.REVOKED
+
+
+def test_a_missing_grant_proves_no_end_while_the_account_is_not_felt_to_be_dark(world, trainer):
+    """Seed 957715: the grant came back before the darkness did."""
+    trainer.claim()
+    lease = world.lease_of()
+    (bucket,) = world.cloud.buckets
+    granted, switch = world.cloud.buckets[bucket].policy.bindings, world.cloud.set_enabled
+    world.cloud.set_enabled = lambda *_, **__: None
+    world.cloud.set_bindings(bucket, [])
+    trainer.finish()
+    world.revocation.attempt(lease.name, because="its holder finished")
+    assert state_of(world, lease) is LeaseState.REVOKING
     world.cloud.set_bindings(bucket, granted)
-    world.advance(seconds=61)
+    assert world.opens(trainer.tokens[-1], lease.reads) == 200
+    world.cloud.set_enabled = switch
     world.sweep.run()
-    assert world.registry.get(Lease, lease.name).record.state is LeaseState.REVOKED
+    assert state_of(world, lease) is LeaseState.REVOKED
+    assert world.opens(trainer.tokens[-1], lease.reads) == 401
