@@ -35,6 +35,21 @@ def server():
 
 
 @pytest.fixture
+def shared(make_world):
+    """A world whose one data account is lit for a training, `trainer`, and for all others."""
+    made = make_world()
+    made.make_account(num_data_accounts=1)
+    made.make_bucket()
+    made.watch()
+    made.announce(made.drop())
+    made.advance(minutes=2)
+    made.deliver()
+    made.trainer = made.container()
+    made.trainer.claim()
+    return made
+
+
+@pytest.fixture
 def served(world, server):
     """The control plane over this test's world, behind a real socket."""
     from api_world import Api

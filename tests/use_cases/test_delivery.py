@@ -149,17 +149,9 @@ def test_nothing_is_signed_while_an_access_is_not_refused(world, trainer, in_the
     assert world.all(SignedReceipt) == [] and in_the_bucket() == []
 
 
-def test_nothing_is_signed_until_the_registrations_own_reads_are_refused_as_well(make_world):
-    """One data account for all, so that a neighbour's training keeps the tokens of others alive."""
-    world = make_world()
-    world.make_account(num_data_accounts=1)
-    world.make_bucket()
-    world.watch()
-    world.announce(world.drop())
-    world.advance(minutes=2)
-    world.deliver()
-    neighbour = world.container()
-    neighbour.claim()
+def test_nothing_is_signed_until_the_registrations_own_reads_are_refused_as_well(shared):
+    """A neighbour's training keeps the tokens of others alive."""
+    world, neighbour = shared, shared.trainer
     dataset = world.announce(world.drop(name="data/second.jsonl"))
     world.deliver()
     trainer = world.container("execution-2")

@@ -297,29 +297,16 @@ class Interrupted:
             self._happens()
 
 
-def training_on_its_only_account(make_world):
-    world = make_world()
-    world.make_account(num_data_accounts=1)
-    world.make_bucket()
-    world.watch()
-    world.announce(world.drop())
-    world.advance(minutes=2)
-    world.deliver()
-    container = world.container()
-    container.claim()
-    return world, container
-
-
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("lives", [True, False], ids=["lives", "is over"])
 def test_a_lease_that_starts_while_another_ends_leaves_the_account_as_recorded(
-    make_world, lives, first
+    shared, lives, first
 ):
     """
     One account for both, so that the switch of each can undo that of the other: whoever darkens it
     stands still until its tokens are dead.
     """
-    world, ending = training_on_its_only_account(make_world)
+    world, ending = shared, shared.trainer
     second = world.drop(name="data/second.jsonl")
     broker, started = world.broker(REGISTRAR), []
 
@@ -342,9 +329,9 @@ def test_a_lease_that_starts_while_another_ends_leaves_the_account_as_recorded(
     assert world.opens(ending.tokens[0], world.all(Job)[0].object) == 401
 
 
-def test_a_lease_that_shares_a_lit_account_asks_nothing_of_its_switch(make_world):
+def test_a_lease_that_shares_a_lit_account_asks_nothing_of_its_switch(shared):
     """Of the three calls that a registration made, all said what was so already."""
-    world, _ = training_on_its_only_account(make_world)
+    world = shared
     switch = Interrupted(world, 0, first=True, happens=lambda: None)
     world.data_accounts._switch = switch
     dataset = world.announce(world.drop(name="data/second.jsonl"))

@@ -229,17 +229,8 @@ def test_a_job_that_cannot_start_fails_with_the_reason(world, version):
     assert "could not be started" in job.status.message
 
 
-def test_leases_that_share_an_account_end_when_the_last_one_does(make_world):
-    world = make_world()
-    world.make_account(num_data_accounts=1)
-    world.make_bucket()
-    world.watch()
-    version = world.drop()
-    world.announce(version)
-    world.advance(minutes=2)
-    world.deliver()
-    trainer = world.container()
-    trainer.claim()
+def test_leases_that_share_an_account_end_when_the_last_one_does(shared):
+    world, trainer, version = shared, shared.trainer, shared.lease_of().reads
     neighbour = world.drop(name="data/neighbour.jsonl")
     world.announce(neighbour)
     verification = next(x for x in world.all(Lease) if x.reads == neighbour)

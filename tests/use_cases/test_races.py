@@ -205,20 +205,6 @@ def test_an_execution_is_not_recorded_in_a_job_that_goes_on_in_another(world):
     assert job.resume_from == "models/m/checkpoints/step-1"
 
 
-@pytest.fixture
-def shared(make_world):
-    """A world whose one data account is lit for a training, and a way to register beside it."""
-    world = make_world()
-    world.make_account(num_data_accounts=1)
-    world.make_bucket()
-    world.watch()
-    world.announce(world.drop())
-    world.advance(minutes=2)
-    world.deliver()
-    world.container().claim()
-    return world
-
-
 def registered_beside(world, before_the_probe):
     """The lease of a registration whose token was tried right after something had happened."""
     probe = world.cloud.probe
