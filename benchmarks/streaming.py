@@ -63,7 +63,9 @@ def main() -> None:
 def measure(tokeniser: Tokeniser, url: str, size_bytes: int, num_blocks: int) -> None:
     version = ObjectVersion(bucket="bucket", object="rows.jsonl", generation=Generation(1))
     lease = SimpleNamespace(
-        assignment=SimpleNamespace(reads=version), token=lambda: "none", count=count
+        assignment=SimpleNamespace(reads=version, reads_beside=()),
+        token=lambda: "none",
+        count=count,
     )
     storage = Storage(lease, url=url, wait=time.sleep)
     reader = BlockReader(
