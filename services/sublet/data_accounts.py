@@ -13,7 +13,8 @@ from sublet.leases import DataAccount, Lease, LeaseState, choose_data_account
 from sublet.names import AccountName, Email, LeaseName
 from sublet.ports import Clock, DataAccountSwitch, Query, Registry, Stored
 
-_FRESH: Final = timedelta(seconds=5)
+FRESH: Final = timedelta(seconds=5)
+"""How old a look at the clock may be; beyond, we stood still, and others went on."""
 
 
 class DataAccounts:
@@ -94,7 +95,7 @@ class DataAccounts:
                 self._keep(before, kept)
                 continue
             is_lit = before.record.is_lit(asked_at)
-            if is_lit and self._clock.now() - asked_at > _FRESH:
+            if is_lit and self._clock.now() - asked_at > FRESH:
                 continue  # we stood still: that lease may be over, and its last token not yet dead
             self._switch.set_enabled(email, enabled=is_lit)
             after = self.get(email)

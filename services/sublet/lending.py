@@ -6,11 +6,9 @@ needs a living holder that renews it; losing it needs nothing.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
-from typing import Final
 
 from sublet.buckets import BucketIdentity
-from sublet.data_accounts import DataAccounts
+from sublet.data_accounts import FRESH, DataAccounts
 from sublet.datasets import OK, Dataset, DatasetState, Status
 from sublet.delivery import Delivery
 from sublet.errors import AccessDenied, FailedPrecondition, LostRace, NotFound, TryAgain
@@ -36,8 +34,6 @@ from sublet.ports import (
 )
 from sublet.reclaiming import Reclaiming
 from sublet.training_runs import Outcome
-
-_FRESH: Final = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,7 +236,7 @@ class Lending:
             stored = self._reclaiming.get(name)
             self._check_holds(caller, stored.record)
             now = self._clock.now()
-            if now - asked_at > _FRESH:
+            if now - asked_at > FRESH:
                 raise TryAgain(f"{name}: we stood still since this heartbeat came; send another")
             lease = stored.record.renewed(heartbeat.epoch, bytes_read=heartbeat.bytes_read, now=now)
             lease = replace(lease, checkpoint=heartbeat.checkpoint or lease.checkpoint)

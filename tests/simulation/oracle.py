@@ -26,7 +26,7 @@ _GET = "storage.objects.get"
 _JOB_RANK = {state: rank for rank, state in enumerate(JobState)}
 _LEASE_RANK = {state: rank for rank, state in enumerate(LeaseState)}
 _SKEW = timedelta(seconds=60)
-_CANARY_EVERY = 15  # it looks at every word of everything
+_CANARY_EVERY = 8  # it looks at every word of everything
 
 
 def step_after(checkpoint: str) -> int:

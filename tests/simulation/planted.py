@@ -254,7 +254,7 @@ BUGS: tuple[Bug, ...] = (
         name="an account is lit by somebody who stood still since he looked",
         caught_by=4,
         breaks=("I1",),
-        patches=(("data_accounts:DataAccounts.settle", "> _FRESH", "> _FRESH * 9999"),),
+        patches=(("data_accounts:DataAccounts.settle", "> FRESH", "> FRESH * 9999"),),
     ),
     Bug(
         name="any tenant's data account will do",

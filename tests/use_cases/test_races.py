@@ -164,42 +164,45 @@ def test_how_far_an_execution_came_is_looked_up_when_it_is_over(world, trainer):
     assert world.the(Job).resume_from == "models/m/checkpoints/step-1"
 
 
-def test_an_execution_is_not_recorded_in_a_job_that_was_resumed_meanwhile(world):
-    """Seed 904652: a frozen dispatch woke up, and its old execution hid that nothing ran."""
+def deliver_while_starting(world, meanwhile):
+    """Deliver to a dispatch that stands still once it has started a container."""
     world.announce(world.drop())
     start = world.runner.start
 
     def frozen(job, lease, machine):
         execution = start(job, lease, machine)
         world.runner.start = start
-        world.training_runs.end(job, Outcome(state=JobState.CANCELLED))
-        world.revocation.attempt(lease, because="cancelled")
-        world.training_runs.resume(job)
+        meanwhile(job, lease, execution)
         return execution
 
     world.runner.start = frozen
     world.deliver()
+
+
+def test_an_execution_is_not_recorded_in_a_job_that_was_resumed_meanwhile(world):
+    """Seed 904652: a frozen dispatch woke up, and its old execution hid that nothing ran."""
+
+    def resumed(job, lease, _execution):
+        world.training_runs.end(job, Outcome(state=JobState.CANCELLED))
+        world.revocation.attempt(lease, because="cancelled")
+        world.training_runs.resume(job)
+
+    deliver_while_starting(world, resumed)
     assert (world.the(Job).state, world.the(Job).execution) == (JobState.CREATING, "")
 
 
 def test_an_execution_is_not_recorded_in_a_job_that_goes_on_in_another(world):
     """Seed 904358: as above, and the training that had got further was ended with it."""
-    world.announce(world.drop())
-    start = world.runner.start
 
-    def frozen(job, lease, machine):
-        execution = start(job, lease, machine)
-        world.runner.start = start
+    def goes_on(_job, _lease, execution):
         container = world.container(execution)
         container.claim()
         container.beat(checkpoint="models/m/checkpoints/step-1")
         world.runner.end(execution, ExecutionState.FAILED, "its time limit")
         world.advance(minutes=2)
         world.sweep.run()
-        return execution
 
-    world.runner.start = frozen
-    world.deliver()
+    deliver_while_starting(world, goes_on)
     job = world.the(Job)
     assert (job.state, job.execution) == (JobState.RUNNING, "")
     assert job.resume_from == "models/m/checkpoints/step-1"

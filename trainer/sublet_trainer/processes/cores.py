@@ -1,8 +1,6 @@
 """
 Rows of a step side by side, each on cores of its own. What a model does with a row is thousands of
 short operations; where all cores divide each of them, they wait for each other half of the time.
-
-Shapes: none of its own.
 """
 
 from collections.abc import Callable, Iterable, Sequence
