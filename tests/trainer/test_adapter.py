@@ -54,7 +54,7 @@ def loss_of(model: LoraModel) -> torch.Tensor:
 
 def loss_in(peft) -> torch.Tensor:
     ids = torch.from_numpy(IDS.astype(np.int64))
-    return F.cross_entropy(peft(input_ids=ids[None]).logits[0, :-1], ids[1:], reduction="sum")
+    return F.cross_entropy(peft(input_ids=ids[None, :-1]).logits[0], ids[1:], reduction="sum")
 
 
 def gradients_of(peft, model: LoraModel) -> torch.Tensor:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from references import AutoConfig, AutoModelForCausalLM
@@ -69,8 +70,16 @@ def document(length):
     return Document(ids.int().numpy(), is_supervised.numpy(), weight=1.0, is_truncated=False)
 
 
+def gone_on(beginning, length):
+    """Another document that begins as this one does."""
+    other = document(length)
+    ids = np.concatenate([beginning.ids_T[: length // 2], other.ids_T[length // 2 :]])
+    return replace(other, ids_T=ids)
+
+
 DOCUMENTS = [document(length) for length in (29, 3, 140)]
-"""The last is longer than a block of queries."""
+"""The last of these is longer than a block of queries."""
+DOCUMENTS += [gone_on(DOCUMENTS[2], 60), gone_on(DOCUMENTS[2], 280), DOCUMENTS[0]]
 
 
 def log_probs_of_transformers(model, one):

@@ -93,9 +93,10 @@ def test_the_loss_is_a_mean_so_the_same_pairs_twice_change_nothing(moved, tokeni
 
 def test_answer_and_rival_lie_in_one_row_however_small_it_is(tokeniser):
     documents = documents_of(tokeniser, PAIRS[:4], DPO)
-    lengths = [len(one.ids_T) for one in documents]
     rows = pack(documents, capacity=1, device=CPU)
-    assert [row.lengths for row in rows] == list(zip(lengths[::2], lengths[1::2], strict=True))
+    assert [row.num_documents for row in rows] == [2] * 4
+    targets = [row.targets_S[row.documents_S == rival].tolist() for row in rows for rival in (0, 1)]
+    assert targets == [one.ids_T[one.is_supervised_T].tolist() for one in documents]
 
 
 def test_dpo_begins_at_the_logarithm_of_two_with_nobody_ahead(fresh, tokeniser):

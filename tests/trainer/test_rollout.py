@@ -82,8 +82,10 @@ def test_remembering_a_sequence_gives_the_numbers_of_reading_it_anew(folder, ada
 
 
 def whole_row(ids):
+    """A row of all of them: the one more is what the last is there to predict."""
     from sublet_trainer.data.documents import Document
 
+    ids = torch.cat([ids, ids[-1:]])
     one = Document(ids.int().numpy(), (torch.arange(len(ids)) > 0).numpy(), 1.0, is_truncated=False)
     (row,) = pack([one], capacity=1000, device=CPU)
     return row

@@ -51,8 +51,8 @@ def test_every_document_is_dealt_once_and_every_rank_has_as_many_rows(num_ranks,
         rows = [pair for rows, factors in rounds for pair in zip(rows, factors, strict=True)]
         assert len(rows) == share.num_rows
         assert all(row.num_tokens <= 100 for row, _ in rows)
-        counted = sum(row.num_tokens for row, counts in rows if counts)
-        assert counted == sum(len(one.ids_T) for one in share.documents) * share.counts
+        counted = sum(row.num_supervised for row, counts in rows if counts)
+        assert counted == sum(one.num_supervised for one in share.documents) * share.counts
 
 
 def test_a_rank_with_fewer_rows_repeats_one_that_does_not_count():
@@ -64,7 +64,7 @@ def test_a_rank_with_fewer_rows_repeats_one_that_does_not_count():
 def test_rows_that_run_at_once_have_about_as_many_tokens():
     (share,) = dealt(step_of([400, 90, 70, 60, 60, 50, 40, 30]), 1, capacity=1024, at_once=2)
     ((rows, _),) = share.rounds(CPU)
-    assert [row.num_tokens for row in rows] == [400, 400]
+    assert [row.num_tokens for row in rows] == [399, 400 - 7]
 
 
 def test_a_step_of_one_document_is_one_row_however_many_could_run():
@@ -74,7 +74,7 @@ def test_a_step_of_one_document_is_one_row_however_many_could_run():
 
 def test_where_even_rows_do_not_fit_they_are_filled_in_order():
     (share,) = dealt(step_of([50, 50, 35, 35, 30]), 1, capacity=100)
-    assert [rows[0].lengths for rows, _ in share.rounds(CPU)] == [(50, 50), (35, 35, 30)]
+    assert [rows[0].num_tokens for rows, _ in share.rounds(CPU)] == [49 + 49, 34 + 34 + 29]
 
 
 def test_ranks_get_about_as_many_tokens():

@@ -109,14 +109,6 @@ def test_other_words_in_a_neighbour_do_not_change_a_bit_of_a_documents_loss(move
     )
 
 
-def test_positions_start_anew_with_each_document_for_models_that_look_at_them(tokeniser):
-    some = documents(tokeniser)[:5]
-    (row,) = pack(some, capacity=10_000, device=torch.device("cpu"))
-    expected = [place for one in some for place in range(len(one.ids_T))]
-    assert row.positions_T.tolist() == expected
-    assert row.lengths == tuple(len(one.ids_T) for one in some)
-
-
 @pytest.mark.parametrize("capacity", [1, 64, 200])
 def test_how_documents_fall_into_rows_changes_no_loss(moved, tokeniser, capacity):
     some = documents(tokeniser)

@@ -42,8 +42,8 @@ def naming_what_to_lower(rows: Sequence[PackedRow], settings: TrainingSettings) 
         fitting = max(16, min(row.num_tokens, settings.max_context_length) // 2)
         beside = f", beside {len(rows) - 1} more" if len(rows) > 1 else ""
         raise OutOfMemory(
-            f"a row of {row.num_tokens} tokens, {len(row.lengths)} documents{beside}, does not fit "
-            f"in memory with the base model; lower max_context_length from "
+            f"a row of {row.num_tokens} tokens, {row.num_documents} documents{beside}, does not "
+            f"fit in memory with the base model; lower max_context_length from "
             f"{settings.max_context_length} to {fitting}, or train on a machine with more memory"
         ) from None
 

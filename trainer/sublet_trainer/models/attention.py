@@ -3,10 +3,12 @@ Causal attention within each document of a packed row and never across two.
 
 On the CPU it is matrix products by document and block of queries: torch's own flash kernel is
 slower there on documents of some hundred tokens, most of all backward. Nothing of size T x T is
-kept for the backward pass, which makes the probabilities again.
+kept for the backward pass, which makes the probabilities again. On a GPU it is torch's own kernel,
+which wants each document whole: what several share is copied for it, and counted once.
 
-Shapes: T tokens of a row, of a document, or of a block; H query heads, K key-value heads, G = H / K
-query heads to a key-value head, D width of a head, S the keys that a block may see, B sequences.
+Shapes: T tokens of a row, of a stretch, or of a block; H query heads, K key-value heads, G = H / K
+query heads to a key-value head, D width of a head, S the keys that a block may see, B sequences, N
+tokens of all documents of a row, each whole.
 """
 
 from collections.abc import Iterator
@@ -18,23 +20,55 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sublet_trainer.data.packing import Stretch
+
 QUERIES_AT_ONCE: Final = 128
 """Bounds the scores in memory to this many rows of a document's length for every head."""
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentBounds:
-    """`starts` is (documents + 1) int32 on the GPU, where the kernel wants it; None on the CPU."""
+class Layout:
+    """Where in a row its documents are; `whole` is for the GPU's kernel, None on the CPU."""
 
-    lengths: tuple[int, ...]
-    starts: Tensor | None
+    stretches: tuple[Stretch, ...]
+    whole: "WholeDocuments | None"
 
     @classmethod
-    def of(cls, lengths: tuple[int, ...], device: torch.device) -> "DocumentBounds":
-        if device.type != "cuda":
-            return cls(lengths, None)
-        ends = torch.tensor(lengths, dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
-        return cls(lengths, F.pad(ends, (1, 0)))
+    def of(cls, stretches: tuple[Stretch, ...], device: torch.device) -> "Layout":
+        return cls(
+            stretches, WholeDocuments.of(stretches, device) if device.type == "cuda" else None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WholeDocuments:
+    """
+    The documents of a row end to end, each with all that it goes on from. `places_N` are their
+    tokens' in the row, `own_T` the places, in these N, where each token of the row is its
+    document's own. `starts` is (documents + 1) int32.
+    """
+
+    places_N: Tensor
+    own_T: Tensor
+    starts: Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, stretches: tuple[Stretch, ...], device: torch.device) -> "WholeDocuments":
+        parts = [
+            [torch.arange(s.start, s.stop) for s in (*one.before, one.own)] for one in stretches
+        ]
+        lengths = torch.tensor([sum(map(len, part)) for part in parts])
+        ends = lengths.cumsum(0)
+        own = [
+            torch.arange(end - len(part[-1]), end) for part, end in zip(parts, ends, strict=True)
+        ]
+        return cls(
+            places_N=torch.cat([torch.cat(part) for part in parts]).to(device),
+            own_T=torch.cat(own).to(device),
+            starts=F.pad(ends, (1, 0)).int().to(device),
+            longest=int(lengths.max()),
+        )
 
 
 class LayerMemory:
@@ -76,79 +110,89 @@ def attend(
     query_THD: Tensor,
     key_TKD: Tensor,
     value_TKD: Tensor,
-    bounds: DocumentBounds | LayerMemory,
+    layout: Layout | LayerMemory,
     scale: float,
 ) -> Tensor:
     """softmax(scale * q k') v, each token looking at its own document up to itself; (T, H, D)."""
-    if isinstance(bounds, LayerMemory):
-        return bounds.attend(query_THD, key_TKD, value_TKD, scale)
-    if bounds.starts is not None:
-        return _attend_varlen(query_THD, key_TKD, value_TKD, bounds, scale)
-    output_THD: Tensor = _AttendByDocument.apply(  # type: ignore[no-untyped-call]
-        query_THD, key_TKD, value_TKD, bounds.lengths, scale
+    if isinstance(layout, LayerMemory):
+        return layout.attend(query_THD, key_TKD, value_TKD, scale)
+    if layout.whole is not None:
+        return _attend_whole(query_THD, key_TKD, value_TKD, layout.whole, scale)
+    output_THD: Tensor = _AttendByStretch.apply(  # type: ignore[no-untyped-call]
+        query_THD, key_TKD, value_TKD, layout.stretches, scale
     )
     return output_THD
 
 
-class _AttendByDocument(torch.autograd.Function):
+class _AttendByStretch(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
         query_THD: Tensor,
         key_TKD: Tensor,
         value_TKD: Tensor,
-        lengths: tuple[int, ...],
+        stretches: tuple[Stretch, ...],
         scale: float,
     ) -> Tensor:
         ctx.save_for_backward(query_THD, key_TKD, value_TKD)
-        ctx.lengths, ctx.scale = lengths, scale
+        ctx.stretches, ctx.scale = stretches, scale
         output_THD = torch.empty_like(query_THD)
-        for queries, keys in _blocks(lengths):
-            query, key_KSD, value_KSD = _by_kv_head(query_THD, key_TKD, value_TKD, queries, keys)
-            probabilities = _probabilities(query * scale, key_KSD, len(output_THD[queries]))
-            _put(output_THD, queries, probabilities @ value_KSD)
+        for queries, keys in _blocks(stretches):
+            query = _by_kv_head(query_THD, queries, len(key_TKD[0])) * scale
+            probabilities = _probabilities(query, _seen(key_TKD, keys), len(output_THD[queries]))
+            _put(output_THD, queries, probabilities @ _seen(value_TKD, keys))
         return output_THD
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_THD: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # noqa: ANN401
+        """The gradients of keys are summed in fp32: many documents may go on from one."""
         query_THD, key_TKD, value_TKD = ctx.saved_tensors
+        num_kv_heads = len(key_TKD[0])
         dquery_THD = torch.empty_like(query_THD)
-        dkey_TKD, dvalue_TKD = torch.zeros_like(key_TKD), torch.zeros_like(value_TKD)
-        for queries, keys in _blocks(ctx.lengths):
-            query, key_KSD, value_KSD = _by_kv_head(query_THD, key_TKD, value_TKD, queries, keys)
-            query *= ctx.scale
-            grad, _, _ = _by_kv_head(grad_THD, key_TKD, value_TKD, queries, keys)
+        dkey_TKD, dvalue_TKD = (
+            torch.zeros_like(x, dtype=torch.float32) for x in (key_TKD, value_TKD)
+        )
+        for queries, keys in _blocks(ctx.stretches):
+            query = _by_kv_head(query_THD, queries, num_kv_heads) * ctx.scale
+            grad = _by_kv_head(grad_THD, queries, num_kv_heads)
+            key_KSD, value_KSD = _seen(key_TKD, keys), _seen(value_TKD, keys)
             probabilities = _probabilities(query, key_KSD, len(grad_THD[queries]))
-            dvalue_TKD[keys] += (probabilities.mT @ grad).transpose(0, 1)
+            _add_to_seen(dvalue_TKD, keys, probabilities.mT @ grad)
             dscores = torch.ops.aten._softmax_backward_data(  # noqa: SLF001  its only name
                 grad @ value_KSD.mT, probabilities, -1, grad.dtype
             )
-            dkey_TKD[keys] += (dscores.mT @ query).transpose(0, 1)
+            _add_to_seen(dkey_TKD, keys, dscores.mT @ query)
             _put(dquery_THD, queries, (dscores @ key_KSD).mul_(ctx.scale))
-        return dquery_THD, dkey_TKD, dvalue_TKD, None, None
+        return dquery_THD, dkey_TKD.to(key_TKD.dtype), dvalue_TKD.to(value_TKD.dtype), None, None
 
 
-def _blocks(lengths: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+def _blocks(stretches: tuple[Stretch, ...]) -> Iterator[tuple[slice, tuple[slice, ...]]]:
     """Places of some queries, and of all the keys they may see; the last key is the last query."""
-    start = 0
-    for length in lengths:
-        for first in range(start, start + length, QUERIES_AT_ONCE):
-            end = min(first + QUERIES_AT_ONCE, start + length)
-            yield slice(first, end), slice(start, end)
-        start += length
+    for one in stretches:
+        for first in range(one.own.start, one.own.stop, QUERIES_AT_ONCE):
+            end = min(first + QUERIES_AT_ONCE, one.own.stop)
+            yield slice(first, end), (*one.before, slice(one.own.start, end))
 
 
-def _by_kv_head(
-    query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, queries: slice, keys: slice
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(K, T * G, D), (K, S, D), (K, S, D): one product serves all queries of a key-value head."""
-    num_kv_heads, width = key_TKD.shape[1:]
-    query_TKGD = query_THD[queries].view(
-        -1, num_kv_heads, query_THD.shape[1] // num_kv_heads, width
-    )
-    query = query_TKGD.transpose(0, 1).reshape(num_kv_heads, -1, width)
-    return query, key_TKD[keys].transpose(0, 1), value_TKD[keys].transpose(0, 1)
+def _by_kv_head(query_THD: Tensor, queries: slice, num_kv_heads: int) -> Tensor:
+    """(K, T * G, D): one product serves all queries of a key-value head."""
+    _, num_heads, width = query_THD.shape
+    query_TKGD = query_THD[queries].view(-1, num_kv_heads, num_heads // num_kv_heads, width)
+    return query_TKGD.transpose(0, 1).reshape(num_kv_heads, -1, width)
+
+
+def _seen(key_TKD: Tensor, keys: tuple[slice, ...]) -> Tensor:
+    """(K, S, D)."""
+    first, *more = (key_TKD[part] for part in keys)
+    return (torch.cat([first, *more]) if more else first).transpose(0, 1)
+
+
+def _add_to_seen(dkey_TKD: Tensor, keys: tuple[slice, ...], added_KSD: Tensor) -> None:
+    added_SKD = added_KSD.transpose(0, 1)
+    lengths = [part.stop - part.start for part in keys]
+    for part, of_part in zip(keys, torch.split(added_SKD, lengths), strict=True):
+        dkey_TKD[part] += of_part
 
 
 def _put(output_THD: Tensor, queries: slice, by_kv_head: Tensor) -> None:
@@ -170,25 +214,23 @@ def _probabilities(query: Tensor, key_KSD: Tensor, num_queries: int) -> Tensor:
     return torch.softmax(scores, dim=-1)
 
 
-def _attend_varlen(
-    query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, bounds: DocumentBounds, scale: float
+def _attend_whole(
+    query_THD: Tensor, key_TKD: Tensor, value_TKD: Tensor, documents: WholeDocuments, scale: float
 ) -> Tensor:
     """One kernel for all documents; bf16 or fp16 only. No GPU has run it yet: CI has none."""
     from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415  loads GPU kernels
 
-    longest = max(bounds.lengths)
-    assert bounds.starts is not None
-    output_THD = varlen_attn(
-        query_THD,
-        key_TKD,
-        value_TKD,
-        bounds.starts,
-        bounds.starts,
-        longest,
-        longest,
+    output_NHD = varlen_attn(
+        query_THD.index_select(0, documents.places_N),
+        key_TKD.index_select(0, documents.places_N),
+        value_TKD.index_select(0, documents.places_N),
+        documents.starts,
+        documents.starts,
+        documents.longest,
+        documents.longest,
         scale=scale,
         window_size=(-1, 0),
         enable_gqa=True,
     )
-    assert isinstance(output_THD, Tensor)
-    return output_THD
+    assert isinstance(output_NHD, Tensor)
+    return output_NHD.index_select(0, documents.own_T)

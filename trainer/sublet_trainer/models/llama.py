@@ -26,7 +26,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from sublet_trainer.data.packing import PackedRow
-from sublet_trainer.models.attention import DocumentBounds, LayerMemory, attend
+from sublet_trainer.models.attention import LayerMemory, Layout, attend
 from sublet_trainer.models.lora import LoraLinear, frozen
 
 _KNOWN: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -139,13 +139,13 @@ class Llama(nn.Module):
                 pass: a third more work, for a row too long to keep whole.
         """
         x_TD = F.embedding(row.ids_T, self.model.embed_tokens.weight)
-        bounds = DocumentBounds.of(row.lengths, x_TD.device)
+        layout = Layout.of(row.stretches, x_TD.device)
         rotary = _Rotary.of(self.shape, row.positions_T, x_TD.dtype)
         for layer in self.model.layers:
             if recomputes:
-                x_TD = checkpoint(layer, x_TD, rotary, bounds, use_reentrant=False)
+                x_TD = checkpoint(layer, x_TD, rotary, layout, use_reentrant=False)
             else:
-                x_TD = layer(x_TD, rotary, bounds)
+                x_TD = layer(x_TD, rotary, layout)
         normed_TD: Tensor = self.model.norm(x_TD)
         return normed_TD
 
@@ -203,10 +203,8 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = _RmsNorm(shape.width, shape.norm_eps)
         self.mlp = _Mlp(shape)
 
-    def forward(
-        self, x_TD: Tensor, rotary: "_Rotary", bounds: DocumentBounds | LayerMemory
-    ) -> Tensor:
-        x_TD = x_TD + self.self_attn(self.input_layernorm(x_TD), rotary, bounds)
+    def forward(self, x_TD: Tensor, rotary: "_Rotary", layout: Layout | LayerMemory) -> Tensor:
+        x_TD = x_TD + self.self_attn(self.input_layernorm(x_TD), rotary, layout)
         return x_TD + self.mlp(self.post_attention_layernorm(x_TD))  # type: ignore[no-any-return]
 
 
@@ -222,14 +220,12 @@ class _Attention(nn.Module):
         self.q_norm = _RmsNorm(width, shape.norm_eps) if shape.norms_heads else nn.Identity()
         self.k_norm = _RmsNorm(width, shape.norm_eps) if shape.norms_heads else nn.Identity()
 
-    def forward(
-        self, x_TD: Tensor, rotary: "_Rotary", bounds: DocumentBounds | LayerMemory
-    ) -> Tensor:
+    def forward(self, x_TD: Tensor, rotary: "_Rotary", layout: Layout | LayerMemory) -> Tensor:
         by_head = (len(x_TD), -1, self._head_width)
         query_THW = rotary.turn(self.q_norm(self.q_proj(x_TD).view(by_head)))
         key_TKW = rotary.turn(self.k_norm(self.k_proj(x_TD).view(by_head)))
         value_TKW = self.v_proj(x_TD).view(by_head)
-        mixed_THW = attend(query_THW, key_TKW, value_TKW, bounds, self._head_width**-0.5)
+        mixed_THW = attend(query_THW, key_TKW, value_TKW, layout, self._head_width**-0.5)
         return self.o_proj(mixed_THW.flatten(1))  # type: ignore[no-any-return]
 
 

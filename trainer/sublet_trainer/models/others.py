@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from sublet.errors import FailedPrecondition
 from sublet_trainer.data.packing import PackedRow
-from sublet_trainer.models.attention import DocumentBounds, attend
+from sublet_trainer.models.attention import Layout, attend
 from sublet_trainer.models.lora import LoraLinear
 
 NAME: Final = "sublet_documents"
@@ -60,7 +60,7 @@ class Other:
             input_ids=row.ids_T[None],
             position_ids=row.positions_T[None],
             use_cache=False,
-            documents=DocumentBounds.of(row.lengths, row.ids_T.device),
+            documents=Layout.of(row.stretches, row.ids_T.device),
         ).last_hidden_state
         return hidden_1TD[0]  # type: ignore[no-any-return]
 
@@ -129,7 +129,7 @@ def _document_attention(
     value_1KTW: Tensor,
     attention_mask: None,
     *,
-    documents: DocumentBounds,
+    documents: Layout,
     scaling: float | None = None,
     dropout: float = 0.0,
     **features: Any,  # noqa: ANN401
@@ -154,7 +154,7 @@ def _document_attention(
 
 
 def _no_mask(*_: Any, **__: Any) -> None:  # noqa: ANN401
-    """The bounds say it all; a (T, T) mask would cost T squared."""
+    """The layout says it all; a (T, T) mask would cost T squared."""
 
 
 AttentionInterface.register(NAME, _document_attention)

@@ -92,4 +92,4 @@ class Preference:
 
 
 def _sums_D(row: PackedRow, values_S: Tensor) -> Tensor:
-    return values_S.new_zeros(len(row.lengths)).index_add(0, row.documents_S, values_S)
+    return values_S.new_zeros(row.num_documents).index_add(0, row.documents_S, values_S)

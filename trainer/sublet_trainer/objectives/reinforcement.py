@@ -158,7 +158,7 @@ class Reinforcement:
             reference_S=start_logp_S,
             sampled_S=row.sampled_logp_S,
             documents_S=row.documents_S,
-            num_documents=len(row.lengths),
+            num_documents=row.num_documents,
         )
         loss_S, is_clipped_S = token_losses(
             policies, row.advantages_S, self._method, kl_weight=self._kl_weight

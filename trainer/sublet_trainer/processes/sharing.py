@@ -66,10 +66,7 @@ def shares_of(
 ) -> list[Share]:
     """One for each rank; for one rank, the documents as they come."""
     together = list(inseparable(step.documents))
-    dealt = [
-        [document for place in places for document in together[place]]
-        for places in deal([num_tokens(part) for part in together], num_ranks)
-    ]
+    dealt = deal(together, num_ranks)
     shortest = min(together, key=num_tokens)
     most = max(num_rows(part, capacity=capacity, at_once=at_once) for part in dealt)
     return [
