@@ -6,7 +6,7 @@ moved.
 import itertools
 import json
 from base64 import b64encode
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from indexed_registry import IndexedRegistry
@@ -274,6 +274,15 @@ class World:
         if not always_on:
             self.cloud.disabled |= set(account.data_accounts)
         return account
+
+    def put_to_rest(self, **by: float) -> None:
+        """Every data account goes dark, with a token that lighting it would revive."""
+        tokens_die_at = self.clock.now() + timedelta(**by)
+        for account in self.all(DataAccount):
+            stored = self.data_accounts.get(account.email)
+            resting = replace(account, kept_lit=False, tokens_die_at=tokens_die_at)
+            self.registry.commit(stored.replaced_by(resting))
+            self.data_accounts.settle(account.email)
 
     def make_bucket(self, bucket: str = "acme-data", account: AccountName = ACME) -> str:
         owner = self.registry.get(Account, account).record

@@ -309,7 +309,9 @@ class Lease:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataAccount:
     """
-    A service account that customers grant, dark unless a living lease uses it.
+    A service account that customers grant, dark unless a living lease uses it, or the next one may
+    have to: `kept_lit` says that its last lease was a verification's, and that no other account of
+    its pool could serve the next.
 
     Disabling it refuses its living tokens; enabling it would revive those of ended leases. So it
     may be enabled again only after `tokens_die_at`, by when every token of an ended lease has died
@@ -320,6 +322,7 @@ class DataAccount:
     email: Email
     account: AccountName
     holders: tuple[LeaseName, ...] = ()
+    kept_lit: bool = False
     tokens_die_at: datetime | None = None
     always_on: bool = False
     dark_until: datetime | None = None
@@ -336,7 +339,9 @@ class DataAccount:
         return {"account": self.account}
 
     def taken_by(self, lease: LeaseName) -> Self:
-        return self if lease in self.holders else replace(self, holders=(*self.holders, lease))
+        if lease in self.holders:
+            return self
+        return replace(self, holders=(*self.holders, lease), kept_lit=False)
 
     def left_by(self, lease: Lease) -> Self:
         ends = filter(None, (self.tokens_die_at, lease.dies_at))
@@ -359,14 +364,14 @@ class DataAccount:
         if always_on == self.always_on:
             return self
         dark_until = None if not always_on or self.is_safe_to_enable(now) else self.tokens_die_at
-        return replace(self, always_on=always_on, dark_until=dark_until)
+        return replace(self, always_on=always_on, dark_until=dark_until, kept_lit=False)
 
     def stays_lit(self, now: datetime) -> bool:
         """Whether it is lit even if no lease uses it."""
         return self.always_on and (self.dark_until is None or self.dark_until <= now)
 
     def is_lit(self, now: datetime) -> bool:
-        return bool(self.holders) or self.stays_lit(now)
+        return bool(self.holders) or self.kept_lit or self.stays_lit(now)
 
     def is_safe_to_enable(self, now: datetime) -> bool:
         """
@@ -375,14 +380,20 @@ class DataAccount:
         return self.is_lit(now) or self.tokens_die_at is None or self.tokens_die_at <= now
 
 
+def rests_whole(pool: Sequence[DataAccount], now: datetime) -> bool:
+    """Whether every account is dark, with tokens that enabling would revive: a lease must wait."""
+    return not any(account.is_safe_to_enable(now) for account in pool)
+
+
 def choose_data_account(pool: Sequence[DataAccount], now: datetime) -> DataAccount:
     """
     The account that a new lease should use: a dark one, so long as another is left in reserve; else
     the one that is shared most already.
 
     A dark account ends with its only lease, so the end can be proved at once, and rests until its
-    last token has died. In a burst that would put all of them to rest; so one is kept lit by all,
-    each of whose leases ends when its token is refused, and the last of them darkens it.
+    last token has died. In a burst that would put all of them to rest; so one is shared by all,
+    each of whose leases ends when its token is refused; it goes dark with the last of them, if
+    another account could serve.
 
     Raises:
         TryAgain: every account is dark with tokens that enabling would revive; says from when on.

@@ -326,7 +326,7 @@ class LeaseBroker(Protocol):
         ...
 
     def unsettled(self, account: AccountName) -> list[Email]:
-        """Data accounts that are lit though no lease holds them, or dark though one does."""
+        """Data accounts that are lit though no lease needs them, or dark though one does."""
         ...
 
     def settle(self, data_account: Email) -> None:

@@ -12,7 +12,7 @@ from sublet.data_accounts import DataAccounts
 from sublet.errors import AccessDenied, FailedPrecondition, LostRace, NotFound, TryAgain
 from sublet.events import Fact
 from sublet.jobs import Job
-from sublet.leases import UNPROVED, Lease, LeaseTerms, Probe, Purpose
+from sublet.leases import UNPROVED, DataAccount, Lease, LeaseTerms, Probe, Purpose
 from sublet.models import Model
 from sublet.names import LeaseName
 from sublet.outbox import Outbox
@@ -94,13 +94,17 @@ class Reclaiming:
             try:
                 entries = self._registry.commit(
                     stored.replaced_by(lease),
-                    account.replaced_by(account.record.left_by(lease)),
+                    account.replaced_by(self._left(account.record, lease)),
                     *job_writes,
                     announcing=facts,
                 )
             except LostRace:
                 continue
             return lease, entries
+
+    def _left(self, account: DataAccount, lease: Lease) -> DataAccount:
+        token_life = self._terms.ttl_of(Purpose.VERIFICATION) + self._terms.clock_skew
+        return self._data_accounts.left_by(account, lease, token_life=token_life)
 
     def prove_end(self, name: LeaseName) -> Lease:
         """
@@ -144,14 +148,17 @@ class Reclaiming:
 
     def _darken(self, lease: Lease) -> bool:
         """
-        Make the cloud agree that the lease is over; True if the account is lit for another reason.
+        Make the cloud agree that the lease is over; True if the account is lit for another reason,
+        or that could not be found out.
         """
         try:
             return self._data_accounts.darken(lease.data_account).is_lit(self._clock.now())
         except NotFound:
             return False  # the account itself is gone, and every token of it
-        except (AccessDenied, TryAgain):
+        except AccessDenied:
             return False  # not done: the probe will say so, and count it
+        except TryAgain:
+            return True
 
     def _is_due(self, lease: Lease) -> bool:
         if lease.last_probe is None or lease.num_probes == 0:

@@ -125,6 +125,8 @@ def test_a_folder_can_be_looked_into_when_only_one_data_account_may_be_lit(world
     world.drop()
     api.post(f"{ACME}/datasets", {**DATASET, "datasetId": "first"})
     assert api.post(f"{ACME}/datasets", FOLDER).is_success
+    world.advance(seconds=71)
+    world.sweep.run()
     assert {lease["state"] for lease in api.get(f"{ACME}/leases").json()["leases"]} == {"REVOKED"}
 
 

@@ -16,6 +16,7 @@ from sublet.leases import (
     Probe,
     Purpose,
     choose_data_account,
+    rests_whole,
 )
 from sublet.names import AccountName, Email, Generation, LeaseName, ObjectVersion
 
@@ -179,6 +180,29 @@ def test_a_lit_account_is_shared_rather_than_a_token_revived():
     lit = account(1, holders=(LeaseName.of(ACME, "ls-x"),), tokens_die_at=NOW + MINUTE)
     hot = account(2, tokens_die_at=NOW + MINUTE)
     assert choose_data_account([lit, hot], NOW) == lit
+
+
+def test_an_account_that_is_kept_lit_is_shared_like_one_in_use_and_kept_no_longer():
+    kept = account(1, kept_lit=True, tokens_die_at=NOW + MINUTE)
+    hot = account(2, tokens_die_at=NOW + MINUTE)
+    assert kept.is_lit(NOW) and choose_data_account([hot, kept], NOW) == kept
+    taken = kept.taken_by(*HELD)
+    assert (taken.kept_lit, taken.holders) == (False, HELD)
+    assert not taken.left_by(lease(name=HELD[0])).is_lit(NOW)
+
+
+def test_an_account_that_is_kept_lit_may_become_always_on_at_once_and_is_not_kept_after():
+    kept = account(1, kept_lit=True, tokens_die_at=NOW + MINUTE)
+    always_on = kept.kept_on(always_on=True, now=NOW)
+    assert always_on.stays_lit(NOW)
+    assert not always_on.kept_on(always_on=False, now=NOW).is_lit(NOW)
+
+
+def test_a_pool_rests_whole_only_if_no_account_of_it_could_serve():
+    hot, dark = account(1, tokens_die_at=NOW + MINUTE), account(2)
+    kept = account(3, kept_lit=True, tokens_die_at=NOW + MINUTE)
+    assert rests_whole([hot], NOW) and not rests_whole([hot], NOW + MINUTE)
+    assert not rests_whole([hot, dark], NOW) and not rests_whole([hot, kept], NOW)
 
 
 def test_an_account_without_data_accounts_says_who_can_help():

@@ -40,7 +40,6 @@ class Handed:
 
     token: AccessToken
     lease: LeaseName
-    execution: str
 
 
 class Oracle:
@@ -82,12 +81,22 @@ class Oracle:
             elif type(after) is Dataset:
                 self._seen[f"dataset {after.state}"] += 1
                 self._dataset_changed(before, after)
+            elif type(after) is DataAccount and before:
+                self._data_account_changed(before, after)
 
     def _dataset_changed(self, before: Dataset | None, after: Dataset) -> None:
         same = before is None or before.object == after.object
         self._must("I11", same, "{} names another object now", after.name)
         twins = [d.name for d in self._records.all(Dataset) if d.object == after.object]
         self._must("I2", len(twins) == 1, "{} was registered as {}", after.object, twins)
+
+    def _data_account_changed(self, before: DataAccount, after: DataAccount) -> None:
+        if after.kept_lit:
+            self._seen["data account kept lit"] += not before.kept_lit
+            now = self._world.clock.now()
+            self._must("I1", before.is_lit(now), "{} is kept lit and was dark", after.email)
+        elif before.kept_lit:
+            self._seen[f"kept for {'the next lease' if after.holders else 'nobody'}"] += 1
 
     def _lease_changed(self, before: Lease | None, after: Lease, audited: set[str]) -> None:
         moved = before is None or before.state is not after.state
@@ -171,7 +180,7 @@ class Oracle:
 
     def began(self, trainer: Trainer, assignment: Assignment) -> None:
         """A container goes on where the last one's newest checkpoint is."""
-        self.handed(trainer, assignment.token, assignment.lease)
+        self.handed(assignment.token, assignment.lease)
         order = assignment.training
         assert order is not None
         first = step_after(order.resume_from)
@@ -183,10 +192,10 @@ class Oracle:
     def saved(self, job: JobName, checkpoint: str) -> None:
         self._saved[job] = max(self._saved.get(job, 0), step_after(checkpoint))
 
-    def handed(self, trainer: Trainer, token: AccessToken, lease_name: LeaseName) -> None:
-        """A token has reached a trainer: its end is on record, and the lease is its own."""
+    def handed(self, token: AccessToken, lease_name: LeaseName) -> None:
+        """A token has left the broker: its end is on record, and the lease is its holder's own."""
         lease = self._lease(lease_name)
-        self._handed.append(Handed(token, lease_name, trainer.execution))
+        self._handed.append(Handed(token, lease_name))
         end = lease.dies_at
         self._must("I1", end and token.expires_at <= end + _SKEW, "{}: end unrecorded", lease_name)
         bound = lease.expires_at + self._world.terms.token_ttl + _SKEW

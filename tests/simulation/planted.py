@@ -257,12 +257,24 @@ BUGS: tuple[Bug, ...] = (
         patches=(("data_accounts:DataAccounts.settle", "> FRESH", "> FRESH * 9999"),),
     ),
     Bug(
+        name="an account is kept lit for a next lease that never comes",
+        caught_by=68,
+        breaks=("I12",),
+        patches=(
+            (
+                "data_accounts:DataAccounts._is_kept_in_vain",
+                "account.kept_lit and not self._is_needed(account)",
+                "False",
+            ),
+        ),
+    ),
+    Bug(
         name="any tenant's data account will do",
         caught_by=1,
         breaks=("I8",),
         patches=(
             (
-                "data_accounts:DataAccounts.choose",
+                "data_accounts:DataAccounts._pool",
                 'Query(where={"account": account}, order_by="account")',
                 'Query(order_by="account")',
             ),

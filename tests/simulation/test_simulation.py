@@ -32,6 +32,7 @@ SIGHTS = {
         )
     ),
     *("lease taken over", "training went on from a checkpoint"),
+    *("data account kept lit", "kept for the next lease", "kept for nobody"),
     *("storage answers 200", "storage answers 401", "storage answers 403"),
     *("trainer sent away: Conflict", "trainer sent away: FailedPrecondition"),
 }

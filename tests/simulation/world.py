@@ -19,7 +19,7 @@ from simulation.scheduler import Scheduler
 from sublet.buckets import Binding
 from sublet.errors import Conflict, FailedPrecondition, NotFound, TryAgain
 from sublet.events import ObjectFinalized, ObjectFound, TrainingFinished, TrainingRequested
-from sublet.handover import TrainedAdapter
+from sublet.handover import Assignment, TrainedAdapter
 from sublet.jobs import RESUMABLE, Job, JobState, Progress
 from sublet.leases import LeaseTerms
 from sublet.memory.messages import MemoryDeadLetters, MemoryPublisher, MemoryRunner
@@ -116,7 +116,7 @@ class SimulatedWorld(World):
         return Suspended("objects", self.cloud.open_objects(tokens), self.scheduler)
 
     def broker(self, caller: Email) -> Any:
-        return RemoteBroker(super().broker(caller), self.scheduler)
+        return RemoteBroker(super().broker(caller), self)
 
     # --- events -----------------------------------------------------------------------------------
 
@@ -255,7 +255,7 @@ class SimulatedWorld(World):
             )
             self.oracle.saved(order.job, checkpoint)
             if renewal.token:
-                self.oracle.handed(trainer, renewal.token, assignment.lease)
+                self.oracle.handed(renewal.token, assignment.lease)
             self._use(trainer, _GET, reads.bucket, reads.object)
         folder = f"{order.writes.prefix}epoch-{trainer.epoch}/"
         manifest = f"{folder}manifest.json"
@@ -287,14 +287,22 @@ class SimulatedWorld(World):
 class RemoteBroker:
     """The lease broker in a process of its own."""
 
-    def __init__(self, broker: Any, scheduler: Scheduler) -> None:
+    def __init__(self, broker: Any, world: SimulatedWorld) -> None:
         self._broker = broker
-        self._scheduler = scheduler
+        self._world = world
 
     def __getattr__(self, method: str) -> Any:
         act = getattr(self._broker, method)
-        called = self.__dict__[method] = self._scheduler.remote(f"broker.{method}", act)
+        called = self.__dict__[method] = self._world.scheduler.remote(f"broker.{method}", act)
         return called
+
+    def open_for_verification(self, *asked: Any) -> Assignment:
+        opened = self._world.scheduler.remote(
+            "broker.open_for_verification", self._broker.open_for_verification
+        )(*asked)
+        if not opened.reads.is_folder:
+            self._world.oracle.handed(opened.token, opened.lease)
+        return opened
 
 
 def finalized(version: ObjectVersion, account: AccountName) -> ObjectFinalized:

@@ -68,10 +68,10 @@ def test_no_lease_takes_an_always_on_account_that_is_not_lit_yet(make_world):
     world.make_account(num_data_accounts=1)
     world.make_bucket()
     world.watch()
-    world.announce(world.drop())
+    world.put_to_rest(minutes=1)
     AccountSettings(world.registry, world.clock).change_own(ACME, always_on=True)
     with pytest.raises(TryAgain, match="rests until its last token has died"):
-        world.deliver()
+        world.announce(world.drop())
 
 
 def test_the_receipt_states_the_bound_that_held_when_the_access_ended(world, settings, trainer):

@@ -317,6 +317,8 @@ def test_a_lease_that_starts_while_another_ends_leaves_the_account_as_recorded(
         if not lives:
             (over,) = started
             broker.finish(over.lease, Ending(epoch=over.epoch, bytes_read=0, is_success=True))
+            world.advance(seconds=71)
+            world.data_accounts.darken(over.data_account)
 
     switch = Interrupted(world, 1, first=first, happens=start)
     world.data_accounts._switch = switch

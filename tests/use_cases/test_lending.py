@@ -242,7 +242,7 @@ def test_leases_that_share_an_account_end_when_the_last_one_does(shared):
     assert (ended.state, ended.num_probes) == (LeaseState.REVOKED, 0)
 
 
-def test_an_account_is_dark_whenever_no_lease_uses_it(world, trainer):
+def test_an_account_goes_dark_with_the_training_that_used_it_last(world, trainer):
     used = world.lease_of().data_account
     assert used not in world.cloud.disabled
     trainer.claim()

@@ -162,8 +162,7 @@ def test_every_byte_is_read_under_a_lease_that_ends_right_after(world):
 
 
 def test_the_registration_waits_rather_than_revive_a_token(world):
-    for number in range(2):
-        world.announce(world.drop(name=f"data/{number}.jsonl"))
+    world.put_to_rest(seconds=70)
     with pytest.raises(TryAgain, match="until its last token has died"):
         world.announce(world.drop(name="data/2.jsonl"))
     world.advance(seconds=71)

@@ -11,12 +11,13 @@ from sublet.training_runs import Outcome
 
 @pytest.fixture
 def world(make_world):
-    """One data account, which has just read for the registration."""
+    """One data account, and a job that is asked for while it rests."""
     made = make_world()
     made.make_account(num_data_accounts=1)
     made.make_bucket()
     made.watch()
     made.announce(made.drop())
+    made.put_to_rest(seconds=70)
     (made.requested,) = [fact for fact in made.publisher.waiting if "requested" in fact.type]
     return made
 

@@ -30,7 +30,8 @@ def get(session: Session, *, account: str | None, bucket: str | None, until: str
     "--always-on/--dark-by-default",
     default=None,
     help="Never disable its data accounts: jobs start at once, and access ends with its tokens' "
-    "age. By default they are dark unless a lease uses them, and it ends within seconds.",
+    "age. By default they go dark with their last lease, and it ends within seconds, or, after "
+    "checks that follow each other, within a minute.",
 )
 @click.option(
     "--require-challenge",
