@@ -52,9 +52,14 @@ class OpenForVerification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revoke:
-    """POST {lease}:revoke. The answer's state says whether the end is proved."""
+    """
+    POST {lease}:revoke. The answer's state says whether the end is proved.
+
+    `silent_since` is the last sign of a holder, where that is why: a later one is a Conflict.
+    """
 
     because: str
+    silent_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

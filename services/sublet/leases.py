@@ -174,6 +174,10 @@ class Lease:
     def is_living(self) -> bool:
         return self.state in LIVING
 
+    @property
+    def last_heard_of(self) -> datetime:
+        return self.heartbeat_at or self.created_at
+
     def claimed(self, holder: Holder, *, now: datetime, lost_after: timedelta) -> Self:
         """
         Give the lease to `holder`, unless somebody else holds it and is alive.

@@ -6,6 +6,7 @@ needs a living holder that renews it; losing it needs nothing.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from sublet.buckets import BucketIdentity
 from sublet.data_accounts import FRESH, DataAccounts
@@ -288,7 +289,14 @@ class Lending:
             adapter=ending.adapter if ending.is_success else None,
         )
 
-    def revoke(self, caller: Email, name: LeaseName, *, because: str) -> Lease:
+    def revoke(
+        self,
+        caller: Email,
+        name: LeaseName,
+        *,
+        because: str,
+        silent_since: datetime | None = None,
+    ) -> Lease:
         """
         End the lease whatever its holder does, try once to prove the end, and hand over the receipt
         where it is proved.
@@ -299,7 +307,9 @@ class Lending:
         failed = Outcome(
             state=JobState.FAILED, status=Status(code="ABORTED", message=f"access ended: {because}")
         )
-        lease = self._reclaiming.end(name, because=because, outcome=failed)
+        lease = self._reclaiming.end(
+            name, because=because, outcome=failed, silent_since=silent_since
+        )
         self._delivery.deliver(name)
         return lease
 

@@ -317,11 +317,19 @@ class LeaseBroker(Protocol):
         """Hand a lease back; the end of one for verification is tried at once."""
         ...
 
-    def revoke(self, lease: LeaseName, *, because: str) -> Lease:
+    def revoke(
+        self, lease: LeaseName, *, because: str, silent_since: datetime | None = None
+    ) -> Lease:
         """
         Stop minting, and try once to prove the end; the answer's state says whether it is proved.
 
         A lease that is still REVOKING wants to be asked again.
+
+        Args:
+            silent_since: when a holder was last heard of or asked for, where that is why.
+
+        Raises:
+            Conflict: one has been heard of or asked for since.
         """
         ...
 

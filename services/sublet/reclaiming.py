@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sublet.data_accounts import DataAccounts
-from sublet.errors import AccessDenied, FailedPrecondition, LostRace, NotFound, TryAgain
+from sublet.errors import AccessDenied, Conflict, FailedPrecondition, LostRace, NotFound, TryAgain
 from sublet.events import Fact
 from sublet.jobs import Job
 from sublet.leases import UNPROVED, DataAccount, Lease, LeaseTerms, Probe, Purpose
@@ -17,7 +17,7 @@ from sublet.models import Model
 from sublet.names import LeaseName
 from sublet.outbox import Outbox
 from sublet.ports import Clock, OutboxEntry, Registry, Seal, Stored, TokenProbe, Write
-from sublet.training_runs import Outcome, ending
+from sublet.training_runs import Outcome, ending, last_sign_of_a_holder
 
 
 class Reclaiming:
@@ -58,16 +58,27 @@ class Reclaiming:
         return lease
 
     def end(
-        self, name: LeaseName, *, because: str, outcome: Outcome, epoch: int | None = None
+        self,
+        name: LeaseName,
+        *,
+        because: str,
+        outcome: Outcome,
+        epoch: int | None = None,
+        silent_since: datetime | None = None,
     ) -> Lease:
         """As `stop_minting`, and try to prove the end at once."""
-        _, entries = self._fence(name, because, outcome, epoch)
+        _, entries = self._fence(name, because, outcome, epoch, silent_since)
         lease = self.prove_end(name)
         self._outbox.publish(entries)
         return lease
 
     def _fence(
-        self, name: LeaseName, because: str, outcome: Outcome, epoch: int | None
+        self,
+        name: LeaseName,
+        because: str,
+        outcome: Outcome,
+        epoch: int | None,
+        silent_since: datetime | None = None,
     ) -> tuple[Lease, list[OutboxEntry]]:
         """
         From the commit on no renewal finds the epoch it needs. The job keeps the end it has, if it
@@ -75,14 +86,19 @@ class Reclaiming:
 
         Args:
             epoch: that of the holder, where it is a holder who ends the lease.
+            silent_since: the last sign of a holder, where silence ends the lease.
 
         Raises:
-            Conflict: another holder has taken over from that one.
+            Conflict: another holder has taken over from that one, or there was a later sign.
         """
         while True:
             stored = self.get(name)
             if not stored.record.is_living:
                 return stored.record, []
+            job = self._registry.get(Job, stored.record.job) if stored.record.job else None
+            last_sign = last_sign_of_a_holder(stored.record, job.record if job else None)
+            if silent_since and last_sign > silent_since:
+                raise Conflict(f"{name} has been silent only since {last_sign:%H:%M:%SZ}")
             now, account = self._clock.now(), self._data_accounts.get(stored.record.data_account)
             lease = stored.record.revoking(
                 now=now,
@@ -90,7 +106,7 @@ class Reclaiming:
                 always_on=account.record.stays_lit(now),
                 epoch=epoch,
             )
-            job_writes, facts = self._job_ends(lease, outcome)
+            job_writes, facts = self._job_ends(job, outcome)
             try:
                 entries = self._registry.commit(
                     stored.replaced_by(lease),
@@ -136,10 +152,9 @@ class Reclaiming:
                 continue
             return probed
 
-    def _job_ends(self, lease: Lease, outcome: Outcome) -> tuple[list[Write], list[Fact]]:
-        if lease.purpose is not Purpose.TRAINING or lease.job is None:
-            return [], []
-        job = self._registry.get(Job, lease.job)
+    def _job_ends(
+        self, job: Stored[Job] | None, outcome: Outcome
+    ) -> tuple[list[Write], list[Fact]]:
         if job is None or job.record.is_over:
             return [], []
         model = self._registry.get(Model, job.record.output_model)

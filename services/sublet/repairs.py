@@ -6,11 +6,11 @@ time.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from sublet.errors import FailedPrecondition, LostRace
+from sublet.errors import Conflict, FailedPrecondition, LostRace
 from sublet.events import TrainingRequested
 from sublet.jobs import Job, JobState
 from sublet.leases import LIVING, UNPROVED, Lease, LeaseState, Purpose
@@ -31,6 +31,7 @@ from sublet.ports import (
 )
 from sublet.quarantine import quarantine
 from sublet.revocation import Revocation
+from sublet.training_runs import last_sign_of_a_holder
 
 _PAGE: Final = 1000
 _LETTERS: Final = 100
@@ -171,9 +172,12 @@ class UnfinishedLeases:
     def _prove_end(self, lease: Lease) -> bool:
         return self._attempt(lease, lease.revoked_because).state is LeaseState.REVOKED
 
-    def _end(self, lease: Lease, because: str) -> bool:
+    def _end(self, lease: Lease, because: str, silent_since: datetime | None) -> bool:
         """The access first; then the container, which has nothing to do without it."""
-        self._attempt(lease, because)
+        try:
+            self._attempt(lease, because, silent_since)
+        except Conflict:
+            return False  # we stood still, and a holder came back
         job = self._registry.get(Job, lease.job) if lease.job else None
         if job and job.record.execution:
             self._runner.cancel(job.record.execution)
@@ -194,8 +198,8 @@ class UnfinishedLeases:
         self._outbox.publish(entries)
         return True
 
-    def _attempt(self, lease: Lease, because: str) -> Lease:
-        now = self._revocation.attempt(lease.name, because=because)
+    def _attempt(self, lease: Lease, because: str, silent_since: datetime | None = None) -> Lease:
+        now = self._revocation.attempt(lease.name, because=because, silent_since=silent_since)
         if now.state is LeaseState.FAILED and now.last_probe:
             raise FailedPrecondition(f"{lease.name} could not be ended: {now.last_probe.answers}")
         return now
@@ -204,15 +208,15 @@ class UnfinishedLeases:
         now = self._clock.now()
         if now >= lease.expires_at:
             return self._ending(lease, f"it expired at {lease.expires_at:%Y-%m-%dT%H:%M:%SZ}")
-        silence = now - (lease.heartbeat_at or lease.created_at)
+        silence = now - lease.last_heard_of
         if silence <= self._lost_after:
             return None
         if lease.purpose is Purpose.VERIFICATION or lease.job is None:
-            silent_s = silence.total_seconds()
-            return self._ending(lease, f"its holder has been silent for {silent_s:.0f} s")
-        return self._training_over(lease, lease.job, silence)
+            because = f"its holder has been silent for {silence.total_seconds():.0f} s"
+            return self._ending(lease, because, silent_since=lease.last_heard_of)
+        return self._training_over(lease, lease.job)
 
-    def _training_over(self, lease: Lease, name: JobName, silence: timedelta) -> Repair | None:
+    def _training_over(self, lease: Lease, name: JobName) -> Repair | None:
         stored = self._registry.get(Job, name)
         if stored is None or stored.record.is_over:
             return self._ending(lease, "its job is over")
@@ -221,11 +225,11 @@ class UnfinishedLeases:
         execution = self._runner.look_up(stored.record.execution)
         if execution.state in _ENDED:
             return self._execution_over(lease, stored, execution)
-        if stored.record.requested_at:  # another execution may have been asked for meanwhile
-            silence = min(silence, self._clock.now() - stored.record.requested_at)
+        silent_since = last_sign_of_a_holder(lease, stored.record)
+        silence = self._clock.now() - silent_since
         if silence > self._silent_trainer and execution.state is not ExecutionState.WAITING:
-            silent_s = silence.total_seconds()
-            return self._ending(lease, f"its trainer has been silent for {silent_s:.0f} s")
+            because = f"its trainer has been silent for {silence.total_seconds():.0f} s"
+            return self._ending(lease, because, silent_since=silent_since)
         return None
 
     def _execution_over(self, lease: Lease, job: Stored[Job], execution: Execution) -> Repair:
@@ -238,7 +242,8 @@ class UnfinishedLeases:
         checkpoint = newest.record.checkpoint if newest else ""
         is_further = checkpoint not in ("", job.record.resume_from)
         if execution.state is not ExecutionState.FAILED or not is_further:
-            return self._ending(lease, because)
+            silent_since = last_sign_of_a_holder(lease, job.record)
+            return self._ending(lease, because, silent_since=silent_since)
         return Repair(
             kind="training continued",
             subject=lease.name,
@@ -246,12 +251,14 @@ class UnfinishedLeases:
             mend=partial(self._continue, job, checkpoint),
         )
 
-    def _ending(self, lease: Lease, because: str) -> Repair:
+    def _ending(
+        self, lease: Lease, because: str, *, silent_since: datetime | None = None
+    ) -> Repair:
         return Repair(
             kind="lease ended",
             subject=lease.name,
             because=because,
-            mend=partial(self._end, lease, because),
+            mend=partial(self._end, lease, because, silent_since),
         )
 
 

@@ -4,6 +4,8 @@ than one try; each that does not succeed asks for the event again, and whatever 
 sweep does.
 """
 
+from datetime import datetime
+
 from sublet.errors import TryAgain
 from sublet.events import TrainingFinished
 from sublet.leases import Lease, LeaseState
@@ -27,8 +29,13 @@ class Revocation:
             answers = lease.last_probe.answers if lease.last_probe else "not tried yet"
             raise TryAgain(f"{fact.lease}: the last token is not refused yet ({answers})")
 
-    def attempt(self, name: LeaseName, *, because: str) -> Lease:
+    def attempt(
+        self, name: LeaseName, *, because: str, silent_since: datetime | None = None
+    ) -> Lease:
         """
         End the lease if it lives, and try once to prove its end; the state says what came of it.
+
+        Raises:
+            Conflict: a holder has been heard of, or asked for, since `silent_since`.
         """
-        return self._broker.revoke(name, because=because)
+        return self._broker.revoke(name, because=because, silent_since=silent_since)

@@ -104,6 +104,12 @@ def creating(job: Job) -> tuple[Write, Write, TrainingRequested]:
     return create(job), create(model), TrainingRequested(job=job.name, requested_at=job.created_at)
 
 
+def last_sign_of_a_holder(lease: Lease, job: Job | None) -> datetime:
+    """When one was last heard of, or asked for."""
+    asked_for = job.requested_at if job else None
+    return max(lease.last_heard_of, asked_for or lease.created_at)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """How a job ends. `adapter` is what was written, if it went well."""

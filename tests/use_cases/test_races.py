@@ -164,6 +164,40 @@ def test_how_far_an_execution_came_is_looked_up_when_it_is_over(world, trainer):
     assert world.the(Job).resume_from == "models/m/checkpoints/step-1"
 
 
+def came_back(_world, trainer):
+    trainer.beat()
+
+
+def was_followed(_world, trainer):
+    trainer.attempt = 1
+    trainer.claim()
+
+
+def was_given_a_successor(world, trainer):
+    world.runner.end(trainer.execution, ExecutionState.FAILED, "its time limit")
+    world.sweep.run()
+
+
+@pytest.mark.parametrize("meanwhile", [came_back, was_followed, was_given_a_successor])
+def test_a_sweep_that_stood_still_ends_no_lease_whose_holder_is_no_longer_silent(
+    world, trainer, meanwhile
+):
+    """Seed 1120220: a training that had gone on in another execution was ended for the first."""
+    trainer.beat(checkpoint="models/m/checkpoints/step-1")
+    world.advance(minutes=11)
+    attempt = world.revocation.attempt
+
+    def frozen(*asked, **why):
+        world.revocation.attempt = attempt
+        meanwhile(world, trainer)
+        return attempt(*asked, **why)
+
+    world.revocation.attempt = frozen
+    assert world.sweep.run().failures == []
+    assert world.lease_of().state is LeaseState.ACTIVE
+    assert world.the(Job).state is JobState.RUNNING
+
+
 def deliver_while_starting(world, meanwhile):
     """Deliver to a dispatch that stands still once it has started a container."""
     world.announce(world.drop())

@@ -90,7 +90,9 @@ def broker_app(  # noqa: C901  a table of routes
 
     @app.post(f"{lease}:revoke")
     def revoke(caller: Caller, name: Named, body: Body) -> Response:
-        return _answer(_shown(lending.revoke(caller, name, because=_read(body, Revoke).because)))
+        asked = _read(body, Revoke)
+        ended = lending.revoke(caller, name, because=asked.because, silent_since=asked.silent_since)
+        return _answer(_shown(ended))
 
     @app.post("/v1/accounts/{account}/dataAccounts:listUnsettled")
     def list_unsettled(caller: Caller, account: str) -> Response:

@@ -1,5 +1,6 @@
 """The lease broker, called over HTTPS with this process's own ID token."""
 
+from datetime import datetime
 from functools import cached_property
 from typing import Final, TypeVar
 
@@ -49,8 +50,11 @@ class HttpLeaseBroker:
     def finish(self, lease: LeaseName, ending: Ending) -> Lease:
         return self._post(f"{lease}:finish", ending, Lease)
 
-    def revoke(self, lease: LeaseName, *, because: str) -> Lease:
-        return self._post(f"{lease}:revoke", Revoke(because=because), Lease)
+    def revoke(
+        self, lease: LeaseName, *, because: str, silent_since: datetime | None = None
+    ) -> Lease:
+        body = Revoke(because=because, silent_since=silent_since)
+        return self._post(f"{lease}:revoke", body, Lease)
 
     def unsettled(self, account: AccountName) -> list[Email]:
         return self._post(f"{account}/dataAccounts:listUnsettled", None, list[Email])

@@ -1,5 +1,7 @@
 """The lease broker without HTTP: lending, as one caller sees it."""
 
+from datetime import datetime
+
 from sublet.buckets import BucketIdentity
 from sublet.handover import Assignment, Claim, Ending, Heartbeat, Renewal
 from sublet.leases import Lease
@@ -29,8 +31,10 @@ class InProcessBroker:
     def finish(self, lease: LeaseName, ending: Ending) -> Lease:
         return self._lending.finish(self._caller, lease, ending)
 
-    def revoke(self, lease: LeaseName, *, because: str) -> Lease:
-        return self._lending.revoke(self._caller, lease, because=because)
+    def revoke(
+        self, lease: LeaseName, *, because: str, silent_since: datetime | None = None
+    ) -> Lease:
+        return self._lending.revoke(self._caller, lease, because=because, silent_since=silent_since)
 
     def unsettled(self, account: AccountName) -> list[Email]:
         return self._lending.unsettled(self._caller, account)

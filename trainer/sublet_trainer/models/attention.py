@@ -138,7 +138,7 @@ class _AttendByStretch(torch.autograd.Function):
         ctx.stretches, ctx.scale = stretches, scale
         output_THD = torch.empty_like(query_THD)
         for queries, keys in _blocks(stretches):
-            query = _by_kv_head(query_THD, queries, len(key_TKD[0])) * scale
+            query = _by_kv_head(query_THD, queries, key_TKD.shape[1]) * scale
             probabilities = _probabilities(query, _seen(key_TKD, keys), len(output_THD[queries]))
             _put(output_THD, queries, probabilities @ _seen(value_TKD, keys))
         return output_THD
@@ -148,7 +148,7 @@ class _AttendByStretch(torch.autograd.Function):
     def backward(ctx: Any, grad_THD: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # noqa: ANN401
         """The gradients of keys are summed in fp32: many documents may go on from one."""
         query_THD, key_TKD, value_TKD = ctx.saved_tensors
-        num_kv_heads = len(key_TKD[0])
+        num_kv_heads = key_TKD.shape[1]
         dquery_THD = torch.empty_like(query_THD)
         dkey_TKD, dvalue_TKD = (
             torch.zeros_like(x, dtype=torch.float32) for x in (key_TKD, value_TKD)
