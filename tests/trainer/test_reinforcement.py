@@ -20,7 +20,7 @@ from sublet_trainer.data.corpus import START
 from sublet_trainer.data.packing import pack
 from sublet_trainer.data.samples import advantages
 from sublet_trainer.models.adapter import LoraModel
-from sublet_trainer.models.loss import CHUNK, log_probs
+from sublet_trainer.models.loss import BLOCK, log_probs
 from sublet_trainer.objectives.methods import objective_for
 from sublet_trainer.objectives.reinforcement import METHODS, Policies, token_losses
 
@@ -118,7 +118,7 @@ def test_loss_and_gradient_are_those_of_trl(number):
 
 def test_the_entropy_that_comes_with_log_probabilities_is_torchs():
     torch.manual_seed(0)
-    hidden, head = torch.randn(2 * CHUNK + 3, 16), torch.randn(50, 16)
+    hidden, head = torch.randn(70, 16), torch.randn(2 * BLOCK + 3, 16)
     entropy = torch.empty(len(hidden))
     log_probs(hidden, head, torch.zeros(len(hidden), dtype=torch.long), entropy_S=entropy)
     expected = torch.distributions.Categorical(logits=hidden @ head.T).entropy()

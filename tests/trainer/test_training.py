@@ -20,7 +20,7 @@ from sublet_trainer.data.corpus import START, Corpus
 from sublet_trainer.data.packing import pack
 from sublet_trainer.failures import OutOfMemory
 from sublet_trainer.models.adapter import LoraModel
-from sublet_trainer.models.loss import CHUNK, log_probs
+from sublet_trainer.models.loss import BLOCK, log_probs, trained_log_probs
 from sublet_trainer.objectives.objective import Supervised
 from sublet_trainer.processes.ranks import Alone
 from sublet_trainer.training import TrainingState, learning_rate, new_optimiser, train
@@ -134,17 +134,47 @@ def test_a_rows_weight_multiplies_its_loss(moved, tokeniser):
     assert_same_gradient(twice, 2 * gradient)
 
 
-def test_the_chunked_loss_and_its_gradient_are_those_of_autograd():
+EDGES = (0, BLOCK - 1, BLOCK, 2 * BLOCK - 1, 2 * BLOCK, 2 * BLOCK + 2)
+
+
+def head_and_targets(*, surprises):
+    """Each position's token is what it expects most, by far, or least; the blocks' edges first."""
     torch.manual_seed(0)
-    hidden = torch.randn(2 * CHUNK + 3, 16, dtype=torch.float64, requires_grad=True)
-    head, weights = torch.randn(50, 16, dtype=torch.float64), torch.rand(len(hidden))
-    targets = torch.randint(50, (len(hidden),))
+    head = torch.randn(2 * BLOCK + 3, 16, dtype=torch.float64)
+    targets = torch.cat([torch.tensor(EDGES), torch.randint(len(head), (61,))])
+    hidden = (-1.0 if surprises else 1.0) * head[targets] + torch.randn(len(targets), 16)
+    return hidden.requires_grad_(), head.requires_grad_(), targets
+
+
+@pytest.mark.parametrize("surprises", [False, True])
+@pytest.mark.parametrize("trains_head", [False, True])
+def test_the_loss_by_blocks_and_its_gradient_are_those_of_autograd(surprises, trains_head):
+    hidden, head, targets = head_and_targets(surprises=surprises)
+    weights = torch.rand(len(hidden))
     expected = (F.cross_entropy(hidden @ head.T, targets, reduction="none") * weights).sum()
-    (expected_gradient,) = torch.autograd.grad(expected, hidden)
-    loss = -(log_probs(hidden, head, targets) * weights).sum()
-    (gradient,) = torch.autograd.grad(loss / 3, hidden)
+    gradients = torch.autograd.grad(expected, (hidden, head))
+    if trains_head:
+        loss = -(trained_log_probs(hidden, head, targets) * weights).sum()
+        found = torch.autograd.grad(loss / 3, (hidden, head))
+    else:
+        loss = -(log_probs(hidden, head.detach(), targets) * weights).sum()
+        found = torch.autograd.grad(loss / 3, (hidden,))
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    torch.testing.assert_close(gradient, expected_gradient / 3, rtol=1e-5, atol=1e-6)
+    for one, of_autograd in zip(found, gradients, strict=False):
+        torch.testing.assert_close(one, of_autograd / 3, rtol=1e-5, atol=1e-6)
+
+
+def test_in_bf16_the_slope_of_what_was_expected_is_not_lost_in_rounding():
+    """It is the difference of two that nearly cancel each other."""
+    hidden, head, targets = head_and_targets(surprises=False)
+    narrow, of_head = hidden.detach().bfloat16().requires_grad_(), head.detach().bfloat16()
+    (gradient,) = torch.autograd.grad(log_probs(narrow, of_head, targets).sum(), narrow)
+    logits = (narrow.detach() @ of_head.T).double().requires_grad_()
+    logp = -F.cross_entropy(logits, targets, reduction="sum")
+    (slope,) = torch.autograd.grad(logp, logits)
+    expected = slope @ of_head.double()
+    error = (gradient.double() - expected).norm(dim=1) / expected.norm(dim=1)
+    assert error.max() < 0.01
 
 
 # --- the loop -------------------------------------------------------------------------------------

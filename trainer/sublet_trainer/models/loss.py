@@ -1,19 +1,24 @@
 """
-The log-probabilities of given tokens, a chunk of positions at a time: the (tokens x vocabulary)
-matrix of logits, which for SmolLM2 is 200 MB a thousand tokens, never exists. The head is frozen,
-so each position's slope is computed along with its value, and nothing else is kept for later.
+The log-probabilities of given tokens, a block of the vocabulary at a time: the (tokens x vocabulary)
+matrix of logits, which for SmolLM2 is 200 MB a thousand tokens, never exists. A frozen head's slope
+is computed along with its value, and nothing else is kept for later.
 
-Shapes: S positions whose next token is given, C positions of a chunk, D hidden width, V vocabulary.
+Shapes: S positions whose next token is given, B tokens of a block of the vocabulary, D hidden width,
+V vocabulary.
+
+Source: https://arxiv.org/abs/1805.02867 (a softmax whose sum grows with its largest logit)
 """
 
-from typing import Any, Final
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final, Self
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-CHUNK: Final = 128
-"""Positions at a time: their fp32 logits over 49,152 tokens are 25 MB, a server's cache."""
+BLOCK: Final = 2048
+"""Tokens of the vocabulary at a time: the fp32 logits of 600 positions are 5 MB, a core's cache."""
 
 
 def log_probs(
@@ -34,11 +39,65 @@ def log_probs(
 
 def trained_log_probs(hidden_SD: Tensor, head_VD: Tensor, targets_S: Tensor) -> Tensor:
     """
-    As log_probs(), and differentiable in the head too, whose every chunk is computed again in the
+    As log_probs(), and differentiable in the head too, whose every block is computed again in the
     backward pass: its slope is needed once the losses' own are known.
     """
     logp_S: Tensor = _TrainedHead.apply(hidden_SD, head_VD, targets_S)  # type: ignore[no-untyped-call]
     return logp_S
+
+
+@dataclass(slots=True)
+class _Softmax:
+    """
+    Of logits that come a block at a time, fp32 whatever the model's type. `target` is the target's
+    logit once its block has come; of all other tokens so far, `others` is the sum of
+    exp(logit - top) and `weighted` that of exp(logit - top) * logit.
+    """
+
+    targets_S: Tensor
+    target_S: Tensor
+    top_S: Tensor
+    others_S: Tensor
+    weighted_S: Tensor
+
+    @classmethod
+    def of(cls, targets_S: Tensor) -> Self:
+        nothing_S = torch.zeros(len(targets_S), device=targets_S.device)
+        lowest_S = torch.full_like(nothing_S, torch.finfo(nothing_S.dtype).min)
+        return cls(targets_S, nothing_S, lowest_S, nothing_S, nothing_S)
+
+    def add(
+        self, logits_SB: Tensor, block: slice, *, weighs: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Returns:
+            exp(logit - top), 0 for the targets, (S, B); and by how much the rise of the top has
+            shrunk what it was of earlier blocks, (S,).
+        """
+        top_S = torch.maximum(self.top_S, logits_SB.amax(dim=1))
+        shrunk_S = (self.top_S - top_S).exp_()
+        exps_SB = (logits_SB - top_S[:, None]).exp_()
+        place_S1, is_here_S1 = _places(self.targets_S, block)
+        exps_SB.scatter_(1, place_S1, exps_SB.gather(1, place_S1).masked_fill_(is_here_S1, 0))
+        target_S = logits_SB.gather(1, place_S1)[:, 0]
+        self.target_S = torch.where(is_here_S1[:, 0], target_S, self.target_S)
+        self.top_S = top_S
+        self.others_S = self.others_S * shrunk_S + exps_SB.sum(dim=1)
+        if weighs:
+            self.weighted_S = self.weighted_S * shrunk_S + (exps_SB * logits_SB).sum(dim=1)
+        return exps_SB, shrunk_S
+
+    def total(self) -> Tensor:
+        """That of `others` and of the target."""
+        return self.others_S + (self.target_S - self.top_S).exp()
+
+    def log_total(self) -> Tensor:
+        """Of exp(logit)."""
+        return self.top_S + self.total().log()
+
+    def entropy(self) -> Tensor:
+        weighted_S = self.weighted_S + (self.target_S - self.top_S).exp() * self.target_S
+        return self.log_total() - weighted_S / self.total()
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -50,23 +109,20 @@ class _FrozenHead(torch.autograd.Function):
         targets_S: Tensor,
         entropy_S: Tensor | None,
     ) -> Tensor:
-        """Sums in fp32 whatever the model's type."""
-        needs_slope = ctx.needs_input_grad[0]
-        slope_SD = torch.empty_like(hidden_SD) if needs_slope else None
-        logp_S = torch.empty(len(hidden_SD), dtype=torch.float32, device=hidden_SD.device)
-        for start in range(0, len(hidden_SD), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            targets_C1 = targets_S[chunk, None]
-            logp_CV = torch.log_softmax((hidden_SD[chunk] @ head_VD.T).float(), dim=-1)
-            logp_S[chunk] = logp_CV.gather(1, targets_C1)[:, 0]
-            if entropy_S is not None:
-                entropy_S[chunk] = -(logp_CV.exp() * logp_CV).sum(dim=1)
-            if slope_SD is not None:
-                minus_one_C1 = torch.full_like(targets_C1, -1, dtype=logp_CV.dtype)
-                dlogits_CV = logp_CV.exp_().scatter_add_(1, targets_C1, minus_one_C1)
-                slope_SD[chunk] = (dlogits_CV.to(head_VD.dtype) @ head_VD).neg_()
-        ctx.save_for_backward(slope_SD)
-        return logp_S
+        softmax, needs_slope = _Softmax.of(targets_S), ctx.needs_input_grad[0]
+        others_SD = torch.zeros_like(hidden_SD, dtype=torch.float32) if needs_slope else None
+        for block in _blocks(head_VD):
+            logits_SB = (hidden_SD @ head_VD[block].T).float()
+            exps_SB, shrunk_S = softmax.add(logits_SB, block, weighs=entropy_S is not None)
+            if others_SD is not None:
+                others_SD.mul_(shrunk_S[:, None]).add_(exps_SB.to(head_VD.dtype) @ head_VD[block])
+        if entropy_S is not None:
+            entropy_S.copy_(softmax.entropy())
+        if others_SD is not None:
+            own_SD = softmax.others_S[:, None] * head_VD[targets_S]
+            slope_SD = (own_SD - others_SD) / softmax.total()[:, None]
+            ctx.save_for_backward(slope_SD.to(hidden_SD.dtype))
+        return softmax.target_S - softmax.log_total()
 
     @staticmethod
     @once_differentiable
@@ -78,28 +134,37 @@ class _FrozenHead(torch.autograd.Function):
 class _TrainedHead(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden_SD: Tensor, head_VD: Tensor, targets_S: Tensor) -> Tensor:  # noqa: ANN401
-        ctx.save_for_backward(hidden_SD, head_VD, targets_S)
-        logp_S = torch.empty(len(hidden_SD), dtype=torch.float32, device=hidden_SD.device)
-        for start in range(0, len(hidden_SD), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            logp_CV = torch.log_softmax((hidden_SD[chunk] @ head_VD.T).float(), dim=-1)
-            logp_S[chunk] = logp_CV.gather(1, targets_S[chunk, None])[:, 0]
-        return logp_S
+        softmax = _Softmax.of(targets_S)
+        for block in _blocks(head_VD):
+            softmax.add((hidden_SD @ head_VD[block].T).float(), block)
+        ctx.save_for_backward(hidden_SD, head_VD, targets_S, softmax.log_total())
+        return softmax.target_S - softmax.log_total()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_S: Tensor) -> tuple[Tensor, Tensor, None]:  # noqa: ANN401
-        """The head's gradient is summed in fp32: rounding each chunk to bf16 would bias it."""
-        hidden_SD, head_VD, targets_S = ctx.saved_tensors
-        dhidden_SD = torch.empty_like(hidden_SD)
-        dhead_VD = torch.zeros_like(head_VD, dtype=torch.float32)
-        for start in range(0, len(hidden_SD), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            grad_C1 = grad_S[chunk, None]
-            probabilities_CV = torch.softmax((hidden_SD[chunk] @ head_VD.T).float(), dim=-1)
-            dlogits_CV = probabilities_CV.mul_(-grad_C1)
-            dlogits_CV = dlogits_CV.scatter_add_(1, targets_S[chunk, None], grad_C1)
-            dlogits_CV = dlogits_CV.to(head_VD.dtype)
-            dhidden_SD[chunk] = dlogits_CV @ head_VD
-            dhead_VD += dlogits_CV.T @ hidden_SD[chunk]
-        return dhidden_SD, dhead_VD.to(head_VD.dtype), None
+        hidden_SD, head_VD, targets_S, log_total_S = ctx.saved_tensors
+        dhidden_SD = torch.zeros_like(hidden_SD, dtype=torch.float32)
+        dhead_VD = torch.empty_like(head_VD)
+        grad_S1 = grad_S[:, None]
+        for block in _blocks(head_VD):
+            logits_SB = (hidden_SD @ head_VD[block].T).float()
+            dlogits_SB = (logits_SB - log_total_S[:, None]).exp_().mul_(-grad_S1)
+            place_S1, is_here_S1 = _places(targets_S, block)
+            dlogits_SB.scatter_add_(1, place_S1, grad_S1 * is_here_S1)
+            dlogits_SB = dlogits_SB.to(head_VD.dtype)
+            dhidden_SD += dlogits_SB @ head_VD[block]
+            dhead_VD[block] = dlogits_SB.T @ hidden_SD
+        return dhidden_SD.to(hidden_SD.dtype), dhead_VD, None
+
+
+def _blocks(head_VD: Tensor) -> Iterator[slice]:
+    for start in range(0, len(head_VD), BLOCK):
+        yield slice(start, min(start + BLOCK, len(head_VD)))
+
+
+def _places(targets_S: Tensor, block: slice) -> tuple[Tensor, Tensor]:
+    """Where in a block the targets are, and of which of them that is so; (S, 1)."""
+    place_S = targets_S - block.start
+    is_here_S = (place_S >= 0) & (targets_S < block.stop)
+    return place_S.clamp_(0, block.stop - block.start - 1)[:, None], is_here_S[:, None]
