@@ -11,6 +11,7 @@ import torch
 
 from sublet_trainer.data.documents import Document
 from sublet_trainer.data.packing import FEWEST_SHARED, Stretch, pack
+from sublet_trainer.models import attention
 from sublet_trainer.models.attention import Layout, WholeDocuments, attend
 from sublet_trainer.objectives.objective import Supervised
 
@@ -137,6 +138,23 @@ def test_rivals_count_once_what_both_answer():
     capacity = 40 + 170 + 4 * 9
     assert len(pack(pairs, capacity=capacity, device=CPU)) == 1
     assert len(pack(pairs, capacity=capacity - 1, device=CPU)) == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_that_was_kept_and_that_is_made_again_is_the_same_to_the_bit(monkeypatch, dtype):
+    row = row_of(*ALIKE["two prompts after one system prompt"], document(words(300, 7)))
+    torch.manual_seed(0)
+    shapes = [(row.num_tokens, heads, 8) for heads in (6, 2, 2)]
+    inputs = [torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+    def gradients(kept_keys):
+        monkeypatch.setattr(attention, "KEPT_KEYS", kept_keys)
+        output = attend(*inputs, Layout(row.stretches, None), 0.3)
+        return torch.autograd.grad(output.square().sum(), inputs)
+
+    for one in zip(*map(gradients, (0, 256, 512)), strict=True):
+        assert torch.equal(one[0], one[1])
+        assert torch.equal(one[0], one[2])
 
 
 def test_a_kernel_that_wants_whole_documents_gets_them_and_gives_each_token_back_its_own():

@@ -2,17 +2,19 @@
 Causal attention within each document of a packed row and never across two.
 
 On the CPU it is matrix products by document and block of queries: torch's own flash kernel is
-slower there on documents of some hundred tokens, most of all backward. Nothing of size T x T is
-kept for the backward pass, which makes the probabilities again. On a GPU it is torch's own kernel,
-which wants each document whole: what several share is copied for it, and counted once.
+slower there on documents of some hundred tokens, most of all backward. The probabilities of short
+documents are kept for the backward pass; it makes those of longer ones again, so that memory does
+not grow with the square of a length. On a GPU it is torch's own kernel, which wants each document
+whole: what several share is copied for it, and counted once.
 
 Shapes: T tokens of a row, of a stretch, or of a block; H query heads, K key-value heads, G = H / K
-query heads to a key-value head, D width of a head, S the keys that a block may see, B sequences, N
-tokens of all documents of a row, each whole.
+query heads to a key-value head, D width of a head, S the keys that a block may see and what pads
+them, B sequences, N tokens of all documents of a row, each whole.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
@@ -24,6 +26,10 @@ from sublet_trainer.data.packing import Stretch
 
 QUERIES_AT_ONCE: Final = 128
 """Bounds the scores in memory to this many rows of a document's length for every head."""
+KEPT_KEYS: Final = 512
+"""Of SmolLM2, a token of a document so long keeps 6 KB in each layer, and 17 KB of all else."""
+_ALIGNED: Final = 32
+"""Softmax of bf16 is up to three times as fast where rows are whole vectors of AVX-512."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,30 +140,33 @@ class _AttendByStretch(torch.autograd.Function):
         stretches: tuple[Stretch, ...],
         scale: float,
     ) -> Tensor:
-        ctx.save_for_backward(query_THD, key_TKD, value_TKD)
         ctx.stretches, ctx.scale = stretches, scale
-        output_THD = torch.empty_like(query_THD)
+        output_THD, kept = torch.empty_like(query_THD), list[Tensor | None]()
         for queries, keys in _blocks(stretches):
             query = _by_kv_head(query_THD, queries, key_TKD.shape[1]) * scale
-            probabilities = _probabilities(query, _seen(key_TKD, keys), len(output_THD[queries]))
+            probabilities = _probabilities(query, _seen(key_TKD, keys), queries, keys)
             _put(output_THD, queries, probabilities @ _seen(value_TKD, keys))
+            kept.append(probabilities if _is_kept(probabilities) else None)
+        ctx.save_for_backward(query_THD, key_TKD, value_TKD, *kept)
         return output_THD
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_THD: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # noqa: ANN401
         """The gradients of keys are summed in fp32: many documents may go on from one."""
-        query_THD, key_TKD, value_TKD = ctx.saved_tensors
+        query_THD, key_TKD, value_TKD, *kept = ctx.saved_tensors
         num_kv_heads = key_TKD.shape[1]
         dquery_THD = torch.empty_like(query_THD)
         dkey_TKD, dvalue_TKD = (
             torch.zeros_like(x, dtype=torch.float32) for x in (key_TKD, value_TKD)
         )
-        for queries, keys in _blocks(ctx.stretches):
+        for (queries, keys), known in zip(_blocks(ctx.stretches), kept, strict=True):
             query = _by_kv_head(query_THD, queries, num_kv_heads) * ctx.scale
             grad = _by_kv_head(grad_THD, queries, num_kv_heads)
             key_KSD, value_KSD = _seen(key_TKD, keys), _seen(value_TKD, keys)
-            probabilities = _probabilities(query, key_KSD, len(grad_THD[queries]))
+            probabilities = (
+                _probabilities(query, key_KSD, queries, keys) if known is None else known
+            )
             _add_to_seen(dvalue_TKD, keys, probabilities.mT @ grad)
             dscores = torch.ops.aten._softmax_backward_data(  # noqa: SLF001  its only name
                 grad @ value_KSD.mT, probabilities, -1, grad.dtype
@@ -183,16 +192,26 @@ def _by_kv_head(query_THD: Tensor, queries: slice, num_kv_heads: int) -> Tensor:
 
 
 def _seen(key_TKD: Tensor, keys: tuple[slice, ...]) -> Tensor:
-    """(K, S, D)."""
-    first, *more = (key_TKD[part] for part in keys)
-    return (torch.cat([first, *more]) if more else first).transpose(0, 1)
+    """(K, S, D), zeros at the end."""
+    num_keys = _num(keys)
+    seen_SKD = key_TKD.new_zeros(_padded(num_keys), *key_TKD.shape[1:])
+    torch.cat([key_TKD[part] for part in keys], out=seen_SKD[:num_keys])
+    return seen_SKD.transpose(0, 1)
 
 
 def _add_to_seen(dkey_TKD: Tensor, keys: tuple[slice, ...], added_KSD: Tensor) -> None:
-    added_SKD = added_KSD.transpose(0, 1)
+    added_SKD = added_KSD[:, : _num(keys)].transpose(0, 1)
     lengths = [part.stop - part.start for part in keys]
     for part, of_part in zip(keys, torch.split(added_SKD, lengths), strict=True):
         dkey_TKD[part] += of_part
+
+
+def _num(keys: tuple[slice, ...]) -> int:
+    return sum(part.stop - part.start for part in keys)
+
+
+def _padded(num_keys: int) -> int:
+    return -(-num_keys // _ALIGNED) * _ALIGNED
 
 
 def _put(output_THD: Tensor, queries: slice, by_kv_head: Tensor) -> None:
@@ -204,14 +223,29 @@ def _put(output_THD: Tensor, queries: slice, by_kv_head: Tensor) -> None:
     place_THD.view(num_tokens, num_kv_heads, -1, width).copy_(by_head_KTGD.transpose(0, 1))
 
 
-def _probabilities(query: Tensor, key_KSD: Tensor, num_queries: int) -> Tensor:
-    """(K, T * G, S) of scaled queries; the last key belongs to the last query."""
+def _probabilities(
+    query: Tensor, key_KSD: Tensor, queries: slice, keys: tuple[slice, ...]
+) -> Tensor:
+    """(K, T * G, S) of scaled queries; the last key but for padding belongs to the last query."""
+    num_queries, num_keys = queries.stop - queries.start, _num(keys)
     scores = query @ key_KSD.mT
     by_query_KTGS = scores.view(len(scores), num_queries, -1, scores.shape[-1])
-    own_KTGT = by_query_KTGS[..., -num_queries:]
-    later_TT = torch.full((num_queries, num_queries), -torch.inf, dtype=scores.dtype).triu_(1)
-    own_KTGT += later_TT[:, None]
+    first = (num_keys - num_queries) // _ALIGNED * _ALIGNED
+    by_query_KTGS[..., first:] += _hidden(num_queries, num_keys - first, scores.dtype)
     return torch.softmax(scores, dim=-1)
+
+
+@lru_cache
+def _hidden(num_queries: int, num_keys: int, dtype: torch.dtype) -> Tensor:
+    """
+    -inf for keys that a query comes before, and padding, (T, 1, S); the last key is the last query.
+    """
+    hides_TS = torch.full((num_queries, _padded(num_keys)), -torch.inf, dtype=dtype)
+    return hides_TS.triu_(1 + num_keys - num_queries)[:, None]
+
+
+def _is_kept(probabilities: Tensor) -> bool:
+    return probabilities.shape[-1] <= KEPT_KEYS
 
 
 def _attend_whole(

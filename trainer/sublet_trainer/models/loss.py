@@ -1,10 +1,10 @@
 """
-The log-probabilities of given tokens, a block of the vocabulary at a time: the (tokens x vocabulary)
-matrix of logits, which for SmolLM2 is 200 MB a thousand tokens, never exists. A frozen head's slope
-is computed along with its value, and nothing else is kept for later.
+The log-probabilities of given tokens, a block of the vocabulary at a time: the (tokens x
+vocabulary) matrix of logits, which for SmolLM2 is 200 MB a thousand tokens, never exists. A frozen
+head's slope is computed along with its value, and nothing else is kept for later.
 
-Shapes: S positions whose next token is given, B tokens of a block of the vocabulary, D hidden width,
-V vocabulary.
+Shapes: S positions whose next token is given, B tokens of a block of the vocabulary, D hidden
+width, V vocabulary.
 
 Source: https://arxiv.org/abs/1805.02867 (a softmax whose sum grows with its largest logit)
 """
@@ -76,10 +76,10 @@ class _Softmax:
         """
         top_S = torch.maximum(self.top_S, logits_SB.amax(dim=1))
         shrunk_S = (self.top_S - top_S).exp_()
-        exps_SB = (logits_SB - top_S[:, None]).exp_()
         place_S1, is_here_S1 = _places(self.targets_S, block)
-        exps_SB.scatter_(1, place_S1, exps_SB.gather(1, place_S1).masked_fill_(is_here_S1, 0))
         target_S = logits_SB.gather(1, place_S1)[:, 0]
+        exps_SB = (logits_SB - top_S[:, None]).exp_()
+        exps_SB.scatter_(1, place_S1, exps_SB.gather(1, place_S1).masked_fill_(is_here_S1, 0))
         self.target_S = torch.where(is_here_S1[:, 0], target_S, self.target_S)
         self.top_S = top_S
         self.others_S = self.others_S * shrunk_S + exps_SB.sum(dim=1)
