@@ -23,9 +23,9 @@ RANK = 16
 def main() -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
     if CONTEST["name"] == "sublet":
-        from sublet_trainer.threads import wait_briefly
+        from sublet_trainer import cpu
 
-        wait_briefly()  # as the trainer's own process does; the others have libgomp's default
+        cpu.tune()  # as the trainer's own process does; the others have the defaults
     import torch
 
     clock = Clock()

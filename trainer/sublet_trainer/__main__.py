@@ -20,13 +20,13 @@ from typing import Self
 from sublet.errors import InvalidRequest, TryAgain
 from sublet.handover import Claim, TrainedAdapter
 from sublet.names import LeaseName
+from sublet_trainer import cpu
 from sublet_trainer.defects import described
 from sublet_trainer.leased.broker import Broker
 from sublet_trainer.leased.lease import HeldLease
 from sublet_trainer.logs import ERROR, INFO, log
 from sublet_trainer.processes.launch import Rank, num_processes, torchrun_arguments
 from sublet_trainer.stops import BrokerSilent, Interruption, Stop
-from sublet_trainer.threads import wait_briefly
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,7 +166,7 @@ def _train(
 def _prepare_for_torch() -> None:
     """What has to be said before it is imported."""
     os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="true")
-    wait_briefly()
+    cpu.tune()
     warnings.simplefilter("ignore", FutureWarning)  # libraries among themselves, not to our users
 
 

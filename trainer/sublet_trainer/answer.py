@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from sublet_trainer.threads import wait_briefly
+from sublet_trainer import cpu
 
 NO_ADAPTER: Final = "none"
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not folder.is_dir():
             parser.error(f"{folder} is no folder")
     os.environ["HF_HUB_OFFLINE"] = "1"
-    wait_briefly()
+    cpu.tune()
     found = answers(
         given.base,
         given.adapter,

@@ -32,7 +32,7 @@ from sublet.rows import (
     Message,
     parse_row,
 )
-from sublet_trainer.threads import wait_briefly
+from sublet_trainer import cpu
 
 Json = dict[str, Any]
 Reward = Callable[[Json, Json], float | Mapping[str, float]]
@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    wait_briefly()
+    cpu.tune()
     summary = Summary()
     try:
         manner = Manner(
