@@ -26,6 +26,7 @@ import psutil
 
 from sublet.jobs import TrainingSettings
 from sublet.names import Generation, ObjectVersion
+from sublet_trainer import cpu
 from sublet_trainer.catalogue.base_models import prepare
 from sublet_trainer.data.base_tokenizer import BaseTokenizer
 from sublet_trainer.data.blocks import BlockReader
@@ -48,6 +49,7 @@ def main() -> None:
     if given.serve:
         serve()
         return
+    cpu.tune()  # as the trainer's own process does
     models = Path.home() / ".cache" / "sublet" / "models"
     tokeniser = Tokeniser(
         BaseTokenizer.load(prepare("smollm2-135m-instruct", models)), max_tokens=8192

@@ -15,8 +15,11 @@ on where another wants the core; 355 and 164 with this; 273 and 199 with threads
 
 Source: https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSPINCOUNT.html
 """
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_INT: Final = 2**31 - 1
+_KEPT_BYTES: Final = 16 * 2**20
+"""Of one piece. What is larger is returned: a file's text and tokens, which grow, would leave gaps
+that nothing else fits into."""
 _HEAP_BYTES: Final = 64 * 2**20
 """A thread's memory comes in heaps of this size; where so much is to be left over, none is given
 back."""
@@ -36,6 +39,6 @@ def _keep_freed_memory() -> None:
     Source: https://man7.org/linux/man-pages/man3/mallopt.3.html; glibc's malloc/arena.c, heap_trim
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
-        mallopt(_MMAP_MAX, 0)
+        mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
         mallopt(_TRIM_THRESHOLD, _LARGEST_INT)
         mallopt(_TOP_PAD, _HEAP_BYTES)

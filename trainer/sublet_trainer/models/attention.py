@@ -231,17 +231,17 @@ def _probabilities(
     scores = query @ key_KSD.mT
     by_query_KTGS = scores.view(len(scores), num_queries, -1, scores.shape[-1])
     first = (num_keys - num_queries) // _ALIGNED * _ALIGNED
-    by_query_KTGS[..., first:] += _hidden(num_queries, num_keys - first, scores.dtype)
+    by_query_KTGS[..., first:] += _unseen(num_queries, num_keys - first, scores.dtype)
     return torch.softmax(scores, dim=-1)
 
 
 @lru_cache
-def _hidden(num_queries: int, num_keys: int, dtype: torch.dtype) -> Tensor:
+def _unseen(num_queries: int, num_keys: int, dtype: torch.dtype) -> Tensor:
     """
     -inf for keys that a query comes before, and padding, (T, 1, S); the last key is the last query.
     """
-    hides_TS = torch.full((num_queries, _padded(num_keys)), -torch.inf, dtype=dtype)
-    return hides_TS.triu_(1 + num_keys - num_queries)[:, None]
+    unseen_TS = torch.full((num_queries, _padded(num_keys)), -torch.inf, dtype=dtype)
+    return unseen_TS.triu_(1 + num_keys - num_queries)[:, None]
 
 
 def _is_kept(probabilities: Tensor) -> bool:
