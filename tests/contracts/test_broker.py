@@ -61,14 +61,20 @@ def make_world(request):
 
 
 @pytest.fixture
-def world(make_world):
+def registered(make_world):
+    """A file has become a dataset; its job was not started yet."""
     made = make_world()
     made.make_account()
     made.make_bucket()
     made.watch()
     made.announce(made.drop())
-    made.deliver()
     return made
+
+
+@pytest.fixture
+def world(registered):
+    registered.deliver()
+    return registered
 
 
 @pytest.fixture
@@ -113,15 +119,10 @@ def test_an_account_that_somebody_switched_is_named_and_switched_back(world, tra
     assert email not in world.cloud.disabled
 
 
-def test_where_no_account_can_be_lit_yet_it_says_when_to_ask_again(make_world):
-    world = make_world()
-    world.make_account()
-    world.make_bucket()
-    world.watch()
-    world.announce(world.drop())
-    world.put_to_rest(minutes=3)
+def test_where_no_account_can_be_lit_yet_it_says_when_to_ask_again(registered):
+    registered.put_to_rest(minutes=3)
     with pytest.raises(TryAgain) as refusal:
-        world.broker(DISPATCHER).open_for_training(world.the(Job).name)
+        registered.broker(DISPATCHER).open_for_training(registered.the(Job).name)
     assert refusal.value.after > timedelta(seconds=1)
 
 
