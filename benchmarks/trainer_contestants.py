@@ -25,7 +25,7 @@ def main() -> None:
     if CONTEST["name"] == "sublet":
         from sublet_trainer import cpu
 
-        cpu.tune()  # as the trainer's own process does; the others have the defaults
+        cpu.tune()  # as the trainer's own process does; the others have libgomp's default
     import torch
 
     clock = Clock()

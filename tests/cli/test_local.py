@@ -6,12 +6,12 @@ import shlex
 import signal
 import socket
 import subprocess
-from contextlib import suppress
 
 import psutil
 import pytest
 import requests
 from click.testing import CliRunner
+from processes import lives
 from running_stack import SUBLET
 
 from sublet.cli.main import sublet
@@ -57,13 +57,6 @@ def foreground(tmp_path):
     for process in started:
         process.kill()
         process.wait()
-
-
-def lives(process):
-    """Not of one that is dead and that whoever it was left to, init, has not buried yet."""
-    with suppress(psutil.NoSuchProcess):
-        return process.status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def test_in_the_foreground_it_obeys_its_options_and_interrupted_it_leaves_no_process(

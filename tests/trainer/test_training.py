@@ -143,31 +143,28 @@ def head_and_targets(*, surprises):
     head = torch.randn(2 * BLOCK + 3, 16, dtype=torch.float64)
     targets = torch.cat([torch.tensor(EDGES), torch.randint(len(head), (61,))])
     hidden = (-1.0 if surprises else 1.0) * head[targets] + torch.randn(len(targets), 16)
-    return hidden.requires_grad_(), head.requires_grad_(), targets
+    return hidden.requires_grad_(), head, targets
 
 
 @pytest.mark.parametrize("surprises", [False, True])
 @pytest.mark.parametrize("trains_head", [False, True])
 def test_the_loss_by_blocks_and_its_gradient_are_those_of_autograd(surprises, trains_head):
     hidden, head, targets = head_and_targets(surprises=surprises)
-    weights = torch.rand(len(hidden))
+    inputs = [hidden, head.requires_grad_()] if trains_head else [hidden]
+    weights, log_probs_of = torch.rand(len(hidden)), trained_log_probs if trains_head else log_probs
     expected = (F.cross_entropy(hidden @ head.T, targets, reduction="none") * weights).sum()
-    gradients = torch.autograd.grad(expected, (hidden, head))
-    if trains_head:
-        loss = -(trained_log_probs(hidden, head, targets) * weights).sum()
-        found = torch.autograd.grad(loss / 3, (hidden, head))
-    else:
-        loss = -(log_probs(hidden, head.detach(), targets) * weights).sum()
-        found = torch.autograd.grad(loss / 3, (hidden,))
+    gradients = torch.autograd.grad(expected, inputs)
+    loss = -(log_probs_of(hidden, head, targets) * weights).sum()
+    found = torch.autograd.grad(loss / 3, inputs)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
-    for one, of_autograd in zip(found, gradients, strict=False):
+    for one, of_autograd in zip(found, gradients, strict=True):
         torch.testing.assert_close(one, of_autograd / 3, rtol=1e-5, atol=1e-6)
 
 
 def test_in_bf16_the_slope_of_what_was_expected_is_not_lost_in_rounding():
     """It is the difference of two that nearly cancel each other."""
     hidden, head, targets = head_and_targets(surprises=False)
-    narrow, of_head = hidden.detach().bfloat16().requires_grad_(), head.detach().bfloat16()
+    narrow, of_head = hidden.detach().bfloat16().requires_grad_(), head.bfloat16()
     (gradient,) = torch.autograd.grad(log_probs(narrow, of_head, targets).sum(), narrow)
     logits = (narrow.detach() @ of_head.T).double().requires_grad_()
     logp = -F.cross_entropy(logits, targets, reduction="sum")

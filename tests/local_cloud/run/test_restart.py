@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 from local_cloud.run.running import HANGS_AT_FIRST, STUBBORN, Clients, log_of, make, wait_until
+from processes import lives
 
 KILLED_CLOUD = Path(__file__).with_name("killed_cloud.py")
 WRITES_ITS_ID = (
@@ -76,8 +77,8 @@ def test_a_killed_cloud_leaves_no_task_behind(tmp_path):
     try:
         wait_until(lambda: written.read_text().strip())
         task = psutil.Process(int(written.read_text()))
-        assert task.is_running()
+        assert lives(task)
     finally:
         cloud.kill()
         cloud.wait(10)
-    wait_until(lambda: not task.is_running() or task.status() == psutil.STATUS_ZOMBIE)
+    wait_until(lambda: not lives(task))

@@ -146,7 +146,7 @@ class _AttendByStretch(torch.autograd.Function):
             query = _by_kv_head(query_THD, queries, key_TKD.shape[1]) * scale
             probabilities = _probabilities(query, _seen(key_TKD, keys), queries, keys)
             _put(output_THD, queries, probabilities @ _seen(value_TKD, keys))
-            kept.append(probabilities if _is_kept(probabilities) else None)
+            kept.append(probabilities if probabilities.shape[-1] <= KEPT_KEYS else None)
         ctx.save_for_backward(query_THD, key_TKD, value_TKD, *kept)
         return output_THD
 
@@ -242,10 +242,6 @@ def _unseen(num_queries: int, num_keys: int, dtype: torch.dtype) -> Tensor:
     """
     unseen_TS = torch.full((num_queries, _padded(num_keys)), -torch.inf, dtype=dtype)
     return unseen_TS.triu_(1 + num_keys - num_queries)[:, None]
-
-
-def _is_kept(probabilities: Tensor) -> bool:
-    return probabilities.shape[-1] <= KEPT_KEYS
 
 
 def _attend_whole(
