@@ -39,9 +39,10 @@ resource "google_cloudfunctions2_function" "unit" {
     available_cpu                    = "1"
     timeout_seconds                  = each.value.timeout_s
     max_instance_count               = 20
-    max_instance_request_concurrency = 8
-    environment_variables            = local.environments[each.key]
-    direct_vpc_egress                = "VPC_EGRESS_ALL_TRAFFIC"
+    max_instance_request_concurrency = each.value.concurrency
+    # The server has a thread for each request that it is given.
+    environment_variables = merge(local.environments[each.key], { THREADS = tostring(each.value.concurrency) })
+    direct_vpc_egress     = "VPC_EGRESS_ALL_TRAFFIC"
 
     direct_vpc_network_interface {
       network    = google_compute_network.sublet.name

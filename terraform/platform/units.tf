@@ -9,6 +9,8 @@ locals {
       purpose     = "Registers datasets."
       entry_point = "register_dataset"
       memory      = "512Mi"
+      # Events of a burst wait for one another, and are handled eight at a time.
+      concurrency = 24
       # Rows are read through it, at some 50 MB/s.
       timeout_s = 540
       reads     = ["SUBLET_BROKER_URL", "SUBLET_PROJECT", "SUBLET_VERIFIER"]
@@ -17,6 +19,7 @@ locals {
       purpose     = "Starts training containers."
       entry_point = "start_training"
       memory      = "512Mi"
+      concurrency = 8
       timeout_s   = 120
       reads       = concat(["SUBLET_BROKER_URL", "SUBLET_PROJECT", "SUBLET_TRAINING_JOB"], local.offer, local.runs_on_vertex)
     }
@@ -24,6 +27,7 @@ locals {
       purpose     = "Drives leases to their end."
       entry_point = "revoke_access"
       memory      = "512Mi"
+      concurrency = 8
       timeout_s   = 120
       reads       = ["SUBLET_BROKER_URL"]
     }
@@ -31,6 +35,7 @@ locals {
       purpose     = "Sweeps what events missed."
       entry_point = "sweep_leases"
       memory      = "512Mi"
+      concurrency = 8
       timeout_s   = 540
       reads = concat([
         "SUBLET_BROKER_URL", "SUBLET_DEAD_LETTERS", "SUBLET_PROJECT", "SUBLET_TRAINING_JOB", "SUBLET_VERIFIER",

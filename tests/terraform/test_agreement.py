@@ -46,6 +46,8 @@ from sublet_trainer.__main__ import Environment
 
 PROJECT = "sublet-plan"
 RUN_APP = "-stub-number.europe-west4.run.app"
+THREADS = "THREADS"
+"""The one setting of a function that its server reads, and the unit does not."""
 LOCAL_PORTS = dict(enumerate((unit.name for unit in UNITS), start=1))
 MAINS = sorted([*ROOT.glob("functions/*/main.py"), *ROOT.glob("services/*/main.py")])
 NAMES = [main.parent.name for main in MAINS]
@@ -141,6 +143,20 @@ def test_a_unit_is_told_what_it_asks_for_and_nothing_else(plan, main, tmp_path, 
         if part == "door":
             made(main.parent.name)
     assert told.keys() <= asked.names
+
+
+def test_a_function_has_a_thread_for_each_request_that_it_is_given(plan):
+    given = {
+        one.values["name"]: (
+            one.at("service_config.max_instance_request_concurrency"),
+            environment_of(one)[THREADS],
+        )
+        for one in plan.of("google_cloudfunctions2_function")
+    }
+    local = {unit.name: unit for unit in UNITS if unit.is_function}
+    assert given == {
+        name: (unit.concurrency, unit.server_variables[THREADS]) for name, unit in local.items()
+    }
 
 
 def test_whom_the_broker_answers_may_reach_it(plan):
@@ -331,7 +347,8 @@ def _environment(plan: Plan, unit: str) -> dict[str, str]:
         for entry in one.at("template.containers.env") or []
         if "value_source" in entry
     }
-    return environment_of(one) | secrets
+    told = environment_of(one) | secrets
+    return {name: value for name, value in told.items() if name != THREADS}
 
 
 def _parts_used_by(main: Path) -> list[str]:

@@ -42,15 +42,24 @@ google.auth.compute_engine does (each unit has a metadata server of its own)."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unit:
-    """`name` is the folder's and the identity's; `target` is a function's entry point."""
+    """
+    `name` is the folder's and the identity's; `target` is a function's entry point, and
+    `concurrency` how many requests an instance of it is given at once.
+    """
 
     name: str
     folder: str
     target: str = ""
+    concurrency: int = 8
 
     @property
     def is_function(self) -> bool:
         return bool(self.target)
+
+    @property
+    def server_variables(self) -> dict[str, str]:
+        """What a function's server is told, whose threads are else as many as the machine's."""
+        return {"THREADS": str(self.concurrency)} if self.is_function else {}
 
     def command(self, root: Path, port: int) -> list[str]:
         """
@@ -70,7 +79,7 @@ class Unit:
 UNITS: Final = (
     Unit(name="lease-broker", folder="services"),
     Unit(name="control-plane", folder="services"),
-    Unit(name="register-dataset", folder="functions", target="register_dataset"),
+    Unit(name="register-dataset", folder="functions", target="register_dataset", concurrency=24),
     Unit(name="start-training", folder="functions", target="start_training"),
     Unit(name="revoke-access", folder="functions", target="revoke_access"),
     Unit(name="sweep-leases", folder="functions", target="sweep_leases"),
@@ -167,7 +176,12 @@ class Units:
             directory.mkdir(parents=True, exist_ok=True)
         running.process = await self._forks.fork(
             running.unit.command(self._root, listener.getsockname()[1]),
-            environment={"HOME": str(home), "XDG_RUNTIME_DIR": str(runtime), **environment},
+            environment={
+                "HOME": str(home),
+                "XDG_RUNTIME_DIR": str(runtime),
+                **running.unit.server_variables,
+                **environment,
+            },
             directory=home,
             log=running.log,
             listener=listener,
