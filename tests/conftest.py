@@ -11,9 +11,9 @@ from together import Together, longest_first, verify_stacks_are_together
 
 
 @pytest.fixture
-def world() -> World:
+def world(make_world) -> World:
     """An account, its bucket with the grants we ask for, and a watch on data/."""
-    made = World()
+    made = make_world()
     made.make_account()
     made.make_bucket()
     made.watch()

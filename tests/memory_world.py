@@ -329,6 +329,9 @@ class World:
             generation=version.generation,
             account=account,
         )
+        return self.register(event)
+
+    def register(self, event: ObjectFinalized) -> Dataset | None:
         return self.registration.handle(event)
 
     def deliver(self) -> None:

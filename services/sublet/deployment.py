@@ -10,19 +10,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from sublet.auditing import AuditedRegistry
 from sublet.clock import clock_of
 from sublet.data_accounts import DataAccounts
+from sublet.datasets import Dataset
 from sublet.delivery import Delivery
 from sublet.dispatch import Dispatch
+from sublet.events import ObjectFinalized
 from sublet.gcp.broker_client import HttpLeaseBroker
 from sublet.gcp.endpoints import Endpoints
 from sublet.gcp.id_tokens import CloudRunIdTokens, IdTokenVerifier
 from sublet.gcp.identity import Identity
-from sublet.leases import LeaseTerms
+from sublet.leases import MOST_READ_TOGETHER, LeaseTerms
 from sublet.lending import Callers, Lending
 from sublet.machines import EVERYTHING, Offer
 from sublet.minting import Minting
@@ -41,6 +44,10 @@ from sublet.verification import Verification, VerificationTerms
 if TYPE_CHECKING:
     from sublet.api.control_plane import ControlPlane
     from sublet.intake.door import Door
+    from sublet.intake.gathering import Gathering
+
+_READ_AT_ONCE: Final = 8
+"""Large objects by one instance; of each some 33 MiB are in memory."""
 
 
 class Misconfigured(Exception):
@@ -198,6 +205,19 @@ class Deployment:
             verifier=self._delivery_tokens,
             audience=self.self_url,
             senders=self._emails("SUBLET_SENDERS"),
+        )
+
+    @cached_property
+    def arrivals(self) -> "Gathering[ObjectFinalized, Dataset | None]":
+        """Finalised objects: those of one bucket that come close upon one another, together."""
+        from sublet.intake.gathering import Gathering
+
+        return Gathering(
+            alone=self.registration.handle,
+            together=self.registration.handle_together,
+            kind_of=attrgetter("account", "bucket"),
+            most=MOST_READ_TOGETHER,
+            at_once_alone=_READ_AT_ONCE,
         )
 
     @cached_property

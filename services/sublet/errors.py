@@ -14,6 +14,7 @@ holds a token, a row's text or a reward. Domain code raises; edges translate.
     +-- Unimplemented        501  a thing of the API that is not offered here
     +-- MalformedEvent       400  an event no retry can mend: acknowledge, quarantine, count
     +-- TryAgain             503  a passing fault: the broker redelivers, a client repeats
+        +-- BetterAlone      503  one of several that would keep the others waiting
 """
 
 import math
@@ -154,3 +155,7 @@ class TryAgain(SubletError):
     def after_s(self) -> int:
         """Whole seconds, never too early."""
         return max(1, math.ceil(self.after.total_seconds()))
+
+
+class BetterAlone(TryAgain):
+    """Raised for one of several things that would keep the others waiting: handle it by itself."""

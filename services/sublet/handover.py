@@ -41,13 +41,15 @@ class OpenForTraining:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenForVerification:
     """
-    POST leases:openForVerification. `identity` is what the bucket was when its policy was read. The
-    answer is the Assignment of a lease that the caller holds already.
+    POST leases:openForVerification. `identity` is what the bucket was when its policy was read;
+    `reads_beside` lie in it too, and are examined together with `reads`. The answer is the
+    Assignment of a lease that the caller holds already.
     """
 
     account: AccountName
     reads: ObjectVersion
     identity: BucketIdentity
+    reads_beside: tuple[ObjectVersion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

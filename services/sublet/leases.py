@@ -21,6 +21,8 @@ from sublet.errors import Conflict, FailedPrecondition, TryAgain
 from sublet.names import AccountName, Email, JobName, LeaseName, ObjectVersion, OutputPrefix
 
 TOKENS_KEPT: Final = 8
+MOST_READ_TOGETHER: Final = 8
+"""By one lease for verification; a token's boundary has room for ten rules."""
 LONGEST_TOKEN: Final = timedelta(hours=1)
 """Google's limit, unless an organisation's policy lifts it."""
 
@@ -40,7 +42,7 @@ UNPROVED: Final = frozenset({LeaseState.REVOKING, LeaseState.FAILED})
 
 class Purpose(StrEnum):
     VERIFICATION = "VERIFICATION"
-    """The registration's own reads: the one-byte proof and the row check."""
+    """The registration's own reads: the one-byte proof and the row check, of a few at once."""
     TRAINING = "TRAINING"
 
 
@@ -109,9 +111,9 @@ class Lease:
     """
     `epoch` fences: every claim and every end raises it, and a renewal must name the current one.
     `reads_beside` lie in the same bucket: the tensors that a training starts from, and what it is
-    evaluated on. `dies_at` is the end of the longest-lived token ever minted under the lease,
-    written before the minting. `sealed_token` is the newest token, readable by the broker alone,
-    for the probe.
+    evaluated on; or what a verification examines together with the first. `dies_at` is the end of
+    the longest-lived token ever minted under the lease, written before the minting. `sealed_token`
+    is the newest token, readable by the broker alone, for the probe.
 
     `sealed_upload` is where the receipt will be put, opened while the lease lived: it can write
     that one new object, `receipt_object`, and nothing else.

@@ -12,7 +12,14 @@ from sublet.buckets import BucketIdentity
 from sublet.data_accounts import FRESH, DataAccounts
 from sublet.datasets import OK, Dataset, DatasetState, Status
 from sublet.delivery import Delivery
-from sublet.errors import AccessDenied, FailedPrecondition, LostRace, NotFound, TryAgain
+from sublet.errors import (
+    AccessDenied,
+    FailedPrecondition,
+    InvalidRequest,
+    LostRace,
+    NotFound,
+    TryAgain,
+)
 from sublet.handover import (
     Assignment,
     Claim,
@@ -22,7 +29,7 @@ from sublet.handover import (
     TrainingOrder,
 )
 from sublet.jobs import Job, JobState, PinnedObject
-from sublet.leases import Holder, Lease, LeaseTerms, Purpose
+from sublet.leases import MOST_READ_TOGETHER, Holder, Lease, LeaseTerms, Purpose
 from sublet.minting import Minting
 from sublet.names import AccountName, Email, JobName, LeaseName, ObjectVersion, OutputPrefix
 from sublet.ownership import Ownership
@@ -111,14 +118,23 @@ class Lending:
                 continue
 
     def open_for_verification(
-        self, caller: Email, account: AccountName, reads: ObjectVersion, identity: BucketIdentity
+        self,
+        caller: Email,
+        account: AccountName,
+        reads: ObjectVersion,
+        identity: BucketIdentity,
+        reads_beside: tuple[ObjectVersion, ...] = (),
     ) -> Assignment:
         """
-        A lease to read one object version and write nothing, for the time that checking takes, in
-        the hands of the caller. That the bucket is the one it was is looked at before the token is
-        minted, as for each token.
+        A lease to read one object version, or a few of one bucket, and write nothing, for the time
+        that checking takes, in the hands of the caller. That the bucket is the one it was is looked
+        at before the token is minted, as for each token.
+
+        Raises:
+            InvalidRequest: more than MOST_READ_TOGETHER objects, or not all of one bucket.
         """
         self._callers.check(caller, self._verifiers_of(reads), "open a lease for verification")
+        _check_may_share(reads, reads_beside)
         while True:
             now = self._clock.now()
             lease = Lease(
@@ -126,6 +142,7 @@ class Lending:
                 purpose=Purpose.VERIFICATION,
                 job=None,
                 reads=reads,
+                reads_beside=reads_beside,
                 writes=None,
                 bucket_identity=identity,
                 data_account=self._data_accounts.choose(account).record.email,
@@ -407,6 +424,19 @@ class Lending:
     def _check_holds(self, caller: Email, lease: Lease) -> None:
         if lease.holder is None or lease.holder.identity != caller:
             raise AccessDenied(f"{caller} does not hold {lease.name}")
+
+
+def _check_may_share(reads: ObjectVersion, beside: tuple[ObjectVersion, ...]) -> None:
+    """What one lease may read together: each a generation, so that a receipt says which bytes."""
+    together = (reads, *beside)
+    if len(together) > MOST_READ_TOGETHER:
+        raise InvalidRequest(
+            f"got {len(together)} objects for one lease; expected at most {MOST_READ_TOGETHER}"
+        )
+    if beside and any(
+        one.is_folder or not one.is_pinned or one.bucket != reads.bucket for one in together
+    ):
+        raise InvalidRequest(f"expected generations of objects, all in gs://{reads.bucket}")
 
 
 def _is_below(prefix: OutputPrefix | None, weights: PinnedObject | None) -> bool:

@@ -24,17 +24,18 @@ class Outbox:
 
     def publish(self, entries: Sequence[OutboxEntry]) -> None:
         """
-        Publish each, then forget it; a crash between the two publishes it again, never loses it.
+        Publish them, then forget them; a crash between the two publishes them again, never loses
+        one.
 
         Raises:
             TryAgain: the broker is out of reach; the entries stay.
         """
-        for entry in entries:
-            self.publish_one(entry)
+        if entries:
+            self._publisher.publish(entries)
+            self._registry.mark_published(entries)
 
     def publish_one(self, entry: OutboxEntry) -> bool:
-        self._publisher.publish(entry)
-        self._registry.mark_published([entry])
+        self.publish([entry])
         return True
 
 

@@ -128,8 +128,14 @@ class Registry(Protocol):
 
 
 class Publisher(Protocol):
-    def publish(self, entry: OutboxEntry) -> None:
-        """Return when the broker has it; the same entry may be published twice (same event id)."""
+    def publish(self, entries: Sequence[OutboxEntry]) -> None:
+        """
+        Return when the broker has all of them; the same entry may be published twice (same event
+        id).
+
+        Raises:
+            TryAgain: the broker is out of reach; it may have some of them.
+        """
         ...
 
 
@@ -304,9 +310,18 @@ class LeaseBroker(Protocol):
         ...
 
     def open_for_verification(
-        self, account: AccountName, reads: ObjectVersion, identity: BucketIdentity
+        self,
+        account: AccountName,
+        reads: ObjectVersion,
+        identity: BucketIdentity,
+        reads_beside: tuple[ObjectVersion, ...] = (),
     ) -> Assignment:
-        """A lease that the caller holds at once. Asked again, it is another one."""
+        """
+        A lease that the caller holds at once. Asked again, it is another one.
+
+        Raises:
+            InvalidRequest: more than MOST_READ_TOGETHER objects, or not all of one bucket.
+        """
         ...
 
     def claim(self, lease: LeaseName, claim: Claim) -> Assignment: ...

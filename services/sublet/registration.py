@@ -2,10 +2,13 @@
 Registration: a finalised object becomes a proxy dataset, or a refusal with its reasons. Nothing
 that an event says is believed but where to look. One generation is registered once and trained
 once, however often, late or out of order its events arrive: dataset and job are named after the
-generation.
+generation. Events of a burst may be handled together.
 """
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from sublet.access import verify
 from sublet.accounts import Account
@@ -26,6 +29,7 @@ from sublet.errors import (
     LostRace,
     MalformedEvent,
     NotFound,
+    SubletError,
     TryAgain,
 )
 from sublet.events import DatasetRefused, DatasetRegistered, Fact, ObjectFinalized
@@ -42,9 +46,10 @@ from sublet.names import (
     WatchName,
 )
 from sublet.outbox import Outbox
-from sublet.ports import Clock, Query, Registry, Write, create
+from sublet.ports import Clock, OutboxEntry, Query, Registry, Write, create
+from sublet.together import attempt, outcome
 from sublet.training_runs import DEFAULT_OUTPUT_PREFIX, JobRequest, creating
-from sublet.verification import Examination, Verification
+from sublet.verification import Candidate, Examination, Verification
 from sublet.watches import TrainingTemplate, Watch, longest_match
 
 
@@ -62,6 +67,31 @@ class DatasetRequest:
     @property
     def url(self) -> str:
         return f"gs://{self.bucket}/{self.object}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """A generation that a watch wants and nobody has registered, and what it is to be called."""
+
+    name: DatasetName
+    version: ObjectVersion
+    watch: Watch
+    account: Account
+
+    @property
+    def candidate(self) -> Candidate:
+        template = self.watch.template
+        prefix = template.output_prefix if template else DEFAULT_OUTPUT_PREFIX
+        output = OutputPrefix(bucket=self.version.bucket, prefix=prefix)
+        return Candidate(object=self.version, output=output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Decided:
+    """What a generation is to become, and the job that it is to be trained by, if any."""
+
+    dataset: Dataset
+    template: TrainingTemplate | None = None
 
 
 class Registration:
@@ -85,6 +115,59 @@ class Registration:
             MalformedEvent: the object's name is one that sublet does not handle.
             TryAgain: something passing is in the way.
         """
+        wanted = self._wanted(event)
+        if not isinstance(wanted, _Wanted):
+            return wanted
+        candidate = wanted.candidate
+        examine = partial(
+            self._verification.examine, wanted.account, candidate.object, candidate.output
+        )
+        decided = self._decided(wanted, attempt(examine))
+        if decided is None:
+            return None
+        dataset, entries = self._keep(decided)
+        self._outbox.publish(entries)
+        return dataset
+
+    def handle_together(
+        self, events: Sequence[ObjectFinalized]
+    ) -> list[Dataset | SubletError | None]:
+        """
+        As `handle` does each of them, at most MOST_READ_TOGETHER; a bucket is looked at once, after
+        all its events have come, and its objects are read under one lease.
+
+        Returns:
+            For each what `handle` returns or raises, or BetterAlone: it is still to be handled.
+
+        Raises:
+            TryAgain: what was registered could not be announced yet, and stays to be.
+        """
+        wanted = [attempt(partial(self._wanted, event)) for event in events]
+        decided = {
+            one.name: attempt(partial(self._decided, one, examined))
+            for members in _by_bucket(wanted)
+            for one, examined in zip(members, self._examined(members), strict=True)
+        }
+        kept, entries = self._keep_together(
+            [one for one in decided.values() if isinstance(one, _Decided)]
+        )
+        self._outbox.publish(entries)
+        left = {name: one for name, one in decided.items() if not isinstance(one, _Decided)}
+        answers: dict[DatasetName, Dataset | SubletError | None] = {**left, **kept}
+        return [answers[one.name] if isinstance(one, _Wanted) else one for one in wanted]
+
+    def _examined(self, wanted: Sequence[_Wanted]) -> Sequence[Examination | SubletError]:
+        """What is in the way of looking at the bucket at all is in the way of each."""
+        candidates = [one.candidate for one in wanted]
+        account = wanted[0].account
+        found = attempt(partial(self._verification.examine_together, account, candidates))
+        return [found] * len(wanted) if isinstance(found, SubletError) else found
+
+    def _wanted(self, event: ObjectFinalized) -> _Wanted | Dataset | None:
+        """
+        What an event is about; or the dataset that it is already, or nothing, where no watch
+        covers it, or it was deleted.
+        """
         try:
             version = ObjectVersion(
                 bucket=event.bucket, object=event.object, generation=event.generation
@@ -99,10 +182,10 @@ class Registration:
             return existing.record
         if self._registry.get(DeletedDataset, name):
             return None
-        try:
-            return self._register(name, version, watch)
-        except NotFound:
+        account = self._registry.get(Account, name.account)
+        if account is None:
             return None
+        return _Wanted(name=name, version=version, watch=watch, account=account.record)
 
     def create(self, request: DatasetRequest) -> Dataset:
         """
@@ -133,33 +216,87 @@ class Registration:
             created_by=request.created_by,
         )
         dataset = replace(dataset, requested_url=request.url)
-        return _as_requested(self._keep(dataset, None), request)
+        kept, entries = self._keep(_Decided(dataset=dataset))
+        self._outbox.publish(entries)
+        return _as_requested(kept, request)
 
-    def _register(self, name: DatasetName, version: ObjectVersion, watch: Watch) -> Dataset:
-        prefix = watch.template.output_prefix if watch.template else DEFAULT_OUTPUT_PREFIX
-        output = OutputPrefix(bucket=version.bucket, prefix=prefix)
-        examined = self._verification.examine(self._account(name.account), version, output)
+    def _decided(self, wanted: _Wanted, found: Examination | SubletError) -> _Decided | None:
+        """What it is to become; nothing where the generation is gone already."""
+        try:
+            examined = outcome(found)
+        except NotFound:
+            return None
+        watch = wanted.watch
         dataset = self._dataset(
-            name,
-            version,
+            wanted.name,
+            wanted.version,
             examined,
-            display_name=version.object.rpartition("/")[2],
+            display_name=wanted.version.object.rpartition("/")[2],
             watch=watch.name,
             created_by=watch.created_by,
         )
         if dataset.state is not DatasetState.READY or watch.template is None:
-            return self._keep(dataset, None)
+            return _Decided(dataset=dataset)
         if obstacle := self._obstacle_to_training(dataset, watch.template):
             untrained = Status(code="FAILED_PRECONDITION", message=f"not trained: {obstacle}")
-            return self._keep(replace(dataset, status=untrained), None)
-        return self._keep(dataset, watch.template)
+            return _Decided(dataset=replace(dataset, status=untrained))
+        return _Decided(dataset=dataset, template=watch.template)
 
-    def _keep(self, dataset: Dataset, template: TrainingTemplate | None) -> Dataset:
+    def _keep_together(
+        self, decided: Sequence[_Decided]
+    ) -> tuple[dict[DatasetName, Dataset | SubletError], list[OutboxEntry]]:
         """
-        Commit dataset, pinned bucket, job and what announces them together; then publish.
+        In one commit, for all of an account's write the same audit log; or each in its own, where
+        two write another record that is the same, or somebody has kept one of them meanwhile.
+        """
+        writes: list[Write] = []
+        facts: list[Fact] = []
+        for one in decided:
+            more, told = self._writes(one)
+            writes += more
+            facts += told
+        written = {(type(write.record), write.record.key) for write in writes}
+        if not decided or len(written) < len(writes):
+            return self._keep_each(decided)
+        try:
+            entries = self._registry.commit(*writes, announcing=facts)
+        except SubletError:
+            return self._keep_each(decided)
+        return {one.dataset.name: one.dataset for one in decided}, entries
+
+    def _keep_each(
+        self, decided: Sequence[_Decided]
+    ) -> tuple[dict[DatasetName, Dataset | SubletError], list[OutboxEntry]]:
+        kept: dict[DatasetName, Dataset | SubletError] = {}
+        entries: list[OutboxEntry] = []
+        for one in decided:
+            found = attempt(partial(self._keep, one))
+            if isinstance(found, SubletError):
+                kept[one.dataset.name] = found
+            else:
+                kept[one.dataset.name], more = found
+                entries += more
+        return kept, entries
+
+    def _keep(self, decided: _Decided) -> tuple[Dataset, list[OutboxEntry]]:
+        """
+        Commit dataset, pinned bucket, job and what announces them together.
 
         Whoever comes second finds what the first one kept, and returns that.
         """
+        dataset = decided.dataset
+        writes, facts = self._writes(decided)
+        try:
+            entries = self._registry.commit(*writes, announcing=facts)
+        except LostRace as error:
+            if winner := self._registry.get(Dataset, dataset.name):
+                return winner.record, []
+            raise TryAgain(f"{dataset.name}: {error}") from None
+        return dataset, entries
+
+    def _writes(self, decided: _Decided) -> tuple[list[Write], list[Fact]]:
+        """Dataset, pinned bucket, job, and what announces them."""
+        dataset, template = decided.dataset, decided.template
         writes: list[Write] = [create(dataset)]
         facts: list[Fact] = []
         if dataset.state is DatasetState.READY:
@@ -183,14 +320,7 @@ class Registration:
             *job_and_model, requested = creating(job)
             writes += job_and_model
             facts.append(requested)
-        try:
-            entries = self._registry.commit(*writes, announcing=facts)
-        except LostRace as error:
-            if winner := self._registry.get(Dataset, dataset.name):
-                return winner.record
-            raise TryAgain(f"{dataset.name}: {error}") from None
-        self._outbox.publish(entries)
-        return dataset
+        return writes, facts
 
     def _prefix_of(self, dataset: Dataset) -> str:
         """What the dataset makes the account's own: its watch's prefix, its folder, or itself."""
@@ -267,6 +397,15 @@ class Registration:
         if stored is None:
             raise NotFound(f"{name} does not exist")
         return stored.record
+
+
+def _by_bucket(found: Iterable[object]) -> list[list[_Wanted]]:
+    """What is wanted, each generation once, for each account and bucket."""
+    buckets: defaultdict[tuple[AccountName, str], dict[DatasetName, _Wanted]] = defaultdict(dict)
+    for one in found:
+        if isinstance(one, _Wanted):
+            buckets[one.account.name, one.version.bucket][one.name] = one
+    return [list(members.values()) for members in buckets.values()]
 
 
 def _job_request(dataset: Dataset, template: TrainingTemplate) -> JobRequest:

@@ -2,13 +2,15 @@
 Verification: may this account's jobs read this object, and is it a dataset? First what the bucket's
 policy proves, without reading a byte; then, under a lease, one byte through the token chain that
 jobs use, and every row. The answer is a report, never an exception, unless something passing is in
-the way.
+the way. Small objects of one bucket may share one look at its policy and one lease; what is found
+of each is its own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import Final
 
 from sublet.access import (
@@ -22,7 +24,7 @@ from sublet.access import (
 from sublet.accounts import Account
 from sublet.buckets import BucketIdentity, BucketMetadata, FolderPolicy, NotVisible, Policy
 from sublet.datasets import OK, ListedObject, ObjectMetadata, Status
-from sublet.errors import AccessDenied
+from sublet.errors import AccessDenied, BetterAlone, SubletError
 from sublet.findings import Question
 from sublet.grants import names
 from sublet.handover import Assignment
@@ -39,9 +41,12 @@ from sublet.ports import (
 )
 from sublet.roles import is_custom
 from sublet.rows import RowReport, check_rows
+from sublet.together import attempt, outcome
 
 READ_BYTES: Final = 8 * 2**20
 _FIRST_BYTES: Final = 2**18
+_LONGEST_SHARED_NAME: Final = 256
+"""In bytes. A token carries the names of what it may read, and travels in a header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,19 @@ class VerificationTerms:
 
     longest_job: timedelta = timedelta(hours=12)
     row_check: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An object that may become a dataset, and where a job would write."""
+
+    object: ObjectVersion
+    output: OutputPrefix | None = None
+
+    @property
+    def may_share(self) -> bool:
+        is_short = len(self.object.object.encode()) <= _LONGEST_SHARED_NAME
+        return is_short and not self.object.is_folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,30 +127,34 @@ class Verification:
         self, account: Account, version: ObjectVersion, output: OutputPrefix | None
     ) -> tuple[AccessReport, BucketIdentity | None]:
         """What the bucket's metadata and policy prove; not a byte is read."""
-        metadata = self._inspector.metadata(version.bucket)
-        policy = self._inspector.policy(version.bucket)
-        folders = self._inspector.managed_folders(version.bucket)
-        pinned = self.ownership.pinned(account.name, version.bucket)
+        question = self._question(account, Candidate(object=version, output=output))
+        return check_policy(question), _identity_in(question)
+
+    def _question(self, account: Account, candidate: Candidate) -> Question:
+        """All that one look at a bucket shows, put as the question about one object in it."""
+        bucket = candidate.object.bucket
+        metadata = self._inspector.metadata(bucket)
+        policy = self._inspector.policy(bucket)
+        folders = self._inspector.managed_folders(bucket)
+        pinned = self.ownership.pinned(account.name, bucket)
         if pinned and isinstance(metadata, BucketMetadata) and pinned.difference(metadata.identity):
             self.ownership.set_aside(account.name, metadata)
         now = self._clock.now()
-        question = Question(
+        return Question(
             account=account,
             verifier=self._verifier,
-            bucket=version.bucket,
-            object=version.object,
-            output=output,
+            bucket=bucket,
+            object=candidate.object.object,
+            output=candidate.output,
             metadata=metadata,
             policy=policy,
             folders=folders,
             custom_roles=self._custom_roles(account, metadata, policy, folders),
             pinned=pinned,
-            others_prefixes=self.ownership.others_prefixes(account.name, version.bucket),
+            others_prefixes=self.ownership.others_prefixes(account.name, bucket),
             since=now,
             until=now + self._terms.longest_job,
         )
-        identity = None if isinstance(metadata, NotVisible) else metadata.identity
-        return check_policy(question), identity
 
     def _custom_roles(
         self,
@@ -178,18 +200,68 @@ class Verification:
             NotFound: the generation is not there (any more).
             TryAgain: no data account can be lit yet, or Google is busy.
         """
-        access, identity = self.check_access(account, version, output)
-        if access.policy_refusals() or identity is None:
-            return Examination(access=access, bucket_identity=identity)
-        lease = self._broker.open_for_verification(account.name, version, identity)
+        candidate = Candidate(object=version, output=output)
+        [found] = self._examine(account, [candidate], row_check=row_check)
+        return outcome(found)
+
+    def examine_together(
+        self, account: Account, candidates: Sequence[Candidate]
+    ) -> list[Examination | SubletError]:
+        """
+        Several objects of one bucket, at most MOST_READ_TOGETHER, under one lease that can read
+        those which the policy lets be read. Each generation must be named.
+
+        Returns:
+            For each what was found of it, or why nothing could be: what `examine` raises, and
+            BetterAlone for one whose rows take more than a moment, or whose name is no file's or
+            very long.
+        """
+        shared = [candidate for candidate in candidates if candidate.may_share]
+        found = iter(self._examine(account, shared, most_bytes=_FIRST_BYTES) if shared else ())
+        return [
+            next(found)
+            if candidate.may_share
+            else BetterAlone(f"{candidate.object} cannot share a lease")
+            for candidate in candidates
+        ]
+
+    def _examine(
+        self,
+        account: Account,
+        candidates: Sequence[Candidate],
+        *,
+        row_check: timedelta | None = None,
+        most_bytes: int | None = None,
+    ) -> list[Examination | SubletError]:
+        question = self._question(account, candidates[0])
+        identity = _identity_in(question)
+        reports = [
+            check_policy(replace(question, object=one.object.object, output=one.output))
+            for one in candidates
+        ]
+        found: list[Examination | SubletError] = [
+            Examination(access=report, bucket_identity=identity) for report in reports
+        ]
+        admitted = [at for at, report in enumerate(reports) if not report.policy_refusals()]
+        if identity is None or not admitted:
+            return found
+        first, *beside = (candidates[at].object for at in admitted)
+        lease = self._broker.open_for_verification(account.name, first, identity, tuple(beside))
+        deadline = self._clock.now() + (row_check or self._terms.row_check)
         with held(self._broker, self._clock, lease) as holding:
-            seen = self._look(holding, lease, row_check or self._terms.row_check)
-        return replace(
-            seen,
-            access=access.with_findings(*seen.access.findings),
-            bucket_identity=identity,
-            reads_under=lease.lease,
-        )
+            reading = _Reading(
+                holding=holding,
+                objects=self._open_objects(holding),
+                assignment=lease,
+                clock=self._clock,
+                deadline=deadline,
+                most_bytes=most_bytes,
+            )
+            for at in admitted:
+                found[at] = attempt(
+                    partial(reading.examined, candidates[at].object, reports[at], identity)
+                )
+        return found
 
     @contextmanager
     def listing(
@@ -216,38 +288,67 @@ class Verification:
         """Once more, where the data account was shared when the lease ended."""
         self._broker.revoke(lease, because="its holder finished")
 
-    def _look(self, holding: Holding, lease: Assignment, row_check: timedelta) -> Examination:
-        """Metadata, then every row; findings of the reading itself are all it reports."""
-        assert lease.data_account is not None
-        blank = AccessReport(
-            bucket=lease.reads.bucket,
-            object=lease.reads.object,
-            checked_at=self._clock.now(),
-            holds_until=lease.expires_at,
-            policy_etag="",
-            findings=(),
+
+def _identity_in(question: Question) -> BucketIdentity | None:
+    return None if isinstance(question.metadata, NotVisible) else question.metadata.identity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reading:
+    """
+    What a lease shows of the objects that it was opened for. None larger than `most_bytes` is read.
+    """
+
+    holding: Holding
+    objects: LeasedObjects
+    assignment: Assignment
+    clock: Clock
+    deadline: datetime
+    most_bytes: int | None
+
+    def examined(
+        self, version: ObjectVersion, access: AccessReport, identity: BucketIdentity
+    ) -> Examination:
+        """
+        Metadata, one byte as proof, then every row.
+
+        Raises:
+            NotFound: the generation is not there (any more).
+            BetterAlone: it is larger than what is read here, or the lease is not for it: a broker
+                of an earlier release opens it for the first object alone.
+        """
+        if version not in (self.assignment.reads, *self.assignment.reads_beside):
+            raise BetterAlone(f"{version}: {self.assignment.lease} is for another object")
+        blank = Examination(
+            access=access, bucket_identity=identity, reads_under=self.assignment.lease
         )
-        objects = self._open_objects(holding)
+        account = self.assignment.data_account
+        assert account is not None
         try:
-            metadata = objects.metadata(lease.reads)
-            holding.found = metadata.version.generation
+            metadata = self.objects.metadata(version)
+            self.holding.found = metadata.version.generation
             unusable = _unusable(metadata)
-            wanted = min(1 if unusable else _FIRST_BYTES, metadata.size_bytes)
-            first = objects.read(metadata.version, 0, wanted) if wanted else b""
+            first = self._beginning(metadata, 1 if unusable else _FIRST_BYTES)
         except AccessDenied as error:
-            refusal = read_refusal(lease.reads, data_account=lease.data_account, answer=str(error))
-            return Examination(access=blank.with_findings(refusal))
-        holding.bytes_read += len(first)
-        proof = read_proof(metadata.version, data_account=lease.data_account, num_bytes=len(first))
-        access = blank.with_findings(proof)
+            refusal = read_refusal(version, data_account=account, answer=str(error))
+            return replace(blank, access=access.with_findings(refusal))
+        proof = read_proof(metadata.version, data_account=account, num_bytes=len(first))
+        seen = replace(blank, access=access.with_findings(proof), metadata=metadata)
         if unusable:
-            return Examination(access=access, metadata=metadata, unusable=unusable)
-        deadline = self._clock.now() + row_check
+            return replace(seen, unusable=unusable)
         rows = check_rows(
-            _chunks(first, objects, metadata, holding),
-            is_out_of_time=lambda: self._clock.now() >= deadline,
+            _chunks(first, self.objects, metadata, self.holding),
+            is_out_of_time=lambda: self.clock.now() >= self.deadline,
         )
-        return Examination(access=access, metadata=metadata, rows=rows)
+        return replace(seen, rows=rows)
+
+    def _beginning(self, metadata: ObjectMetadata, num_bytes: int) -> bytes:
+        if self.most_bytes is not None and metadata.size_bytes > self.most_bytes:
+            raise BetterAlone(f"{metadata.version}: {metadata.size_bytes} bytes take a while")
+        wanted = min(num_bytes, metadata.size_bytes)
+        first = self.objects.read(metadata.version, 0, wanted) if wanted else b""
+        self.holding.bytes_read += len(first)
+        return first
 
 
 def _unusable(metadata: ObjectMetadata) -> str:

@@ -5,13 +5,13 @@ from datetime import timedelta
 import httpx
 import pytest
 from in_process import InProcess
-from memory_world import ACME, DISPATCHER, REVOKER, Trainer, World
+from memory_world import ACME, DISPATCHER, REGISTRAR, REVOKER, Trainer, World
 
 from sublet.broker.app import broker_app
 from sublet.errors import AccessDenied, Conflict, NotFound, TryAgain
 from sublet.gcp.broker_client import HttpLeaseBroker
 from sublet.gcp.sessions import Answer
-from sublet.handover import Claim, Heartbeat
+from sublet.handover import Claim, Ending, Heartbeat
 from sublet.jobs import Job, JobState, Progress
 from sublet.leases import LeaseState
 from sublet.names import JobName, LeaseName
@@ -117,6 +117,19 @@ def test_an_account_that_somebody_switched_is_named_and_switched_back(world, tra
     revoker.settle(email)
     assert revoker.unsettled(ACME) == []
     assert email not in world.cloud.disabled
+
+
+def test_files_that_are_examined_together_are_read_under_one_lease(registered):
+    versions = [registered.drop(name=f"data/{number}.jsonl") for number in range(3)]
+    identity = registered.cloud.metadata("acme-data").identity
+    broker = registered.broker(REGISTRAR)
+    opened = broker.open_for_verification(ACME, versions[0], identity, tuple(versions[1:]))
+    assert [opened.reads, *opened.reads_beside] == versions
+    assert [registered.opens(opened.token.secret, version) for version in versions] == [200] * 3
+    ended = broker.finish(opened.lease, Ending(epoch=opened.epoch, bytes_read=0, is_success=True))
+    assert ended.reads_beside == opened.reads_beside
+    registered.advance(minutes=2)
+    assert [registered.opens(opened.token.secret, version) for version in versions] == [401] * 3
 
 
 def test_where_no_account_can_be_lit_yet_it_says_when_to_ask_again(registered):

@@ -17,7 +17,7 @@ from types import CodeType, FunctionType
 USE_CASES = (
     *("auditing", "data_accounts", "delivery", "dispatch", "holding", "lending", "looks"),
     *("minting", "outbox", "quarantine", "reclaiming", "registration", "repairs", "revocation"),
-    *("sweep", "training_runs", "verification"),
+    *("sweep", "together", "training_runs", "verification"),
 )
 _TELL = "tell_of_a_recovery"
 

@@ -74,9 +74,9 @@ BUGS: tuple[Bug, ...] = (
         breaks=("I3",),
         patches=(
             (
-                "outbox:Outbox.publish_one",
-                "    self._publisher.publish(entry)\n    self._registry.mark_published([entry])",
-                "    self._registry.mark_published([entry])\n    self._publisher.publish(entry)",
+                "outbox:Outbox.publish",
+                "self._publisher.publish(entries)\n        self._registry.mark_published(entries)",
+                "self._registry.mark_published(entries)\n        self._publisher.publish(entries)",
             ),
             NO_RE_DRIVE,
         ),
@@ -285,10 +285,10 @@ BUGS: tuple[Bug, ...] = (
         breaks=("I2",),
         patches=(
             (
-                "registration:Registration._register",
-                "dataset = self._dataset(\n        name,",
+                "registration:Registration._decided",
+                "dataset = self._dataset(\n        wanted.name,",
                 """dataset = self._dataset(
-        DatasetName.of(name.account, f'd{self._clock.now():%H%M%S%f}'),""",
+        DatasetName.of(wanted.name.account, f'd{self._clock.now():%H%M%S%f}'),""",
             ),
         ),
     ),
@@ -349,10 +349,10 @@ BUGS: tuple[Bug, ...] = (
         breaks=("I9",),
         patches=(
             (
-                "verification:Verification._look",
-                "access = blank.with_findings(proof)",
-                """text = objects.read(metadata.version, 0, metadata.size_bytes).decode()
-    access = blank.with_findings(replace(proof, evidence=text))""",
+                "verification:_Reading.examined",
+                "seen = replace(blank,",
+                """proof = replace(proof, evidence=first.decode())
+    seen = replace(blank,""",
             ),
         ),
     ),

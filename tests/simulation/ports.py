@@ -6,12 +6,14 @@ that die.
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from hashlib import sha512
 from operator import itemgetter
 from typing import Any
 
 from simulation.faults import CloudFault, MessageFault, TrainerFault
-from simulation.scheduler import Process, Scheduler
+from simulation.scheduler import Done, Process, Scheduler
 
 from sublet.errors import LostRace, MalformedEvent
 from sublet.events import Fact
@@ -25,6 +27,7 @@ from sublet.ports import Clock, DeadLetter, ExecutionState, OutboxEntry, Query, 
 _ACK_DEADLINE_S = 600.0
 _MAX_DELIVERIES = 10
 _LONGEST_BACKOFF_S = 60.0
+_LONGEST_GATHERING_S = 2.0
 _NUM_TRIES = 3
 _RECLAIMED_AFTER_S = 300.0
 """When the machine of a container that was taken for dead is switched off at last."""
@@ -175,6 +178,18 @@ class Stamp:
         return sha512(message).digest()
 
 
+@dataclass(frozen=True)
+class Handler:
+    """
+    The unit that acts on a kind of message. `together` handles several of a bucket that come close
+    upon one another, as sublet.intake.gathering lets them.
+    """
+
+    unit: str
+    alone: Callable[[Any], object]
+    together: Callable[[Sequence[Any]], Sequence[object]] | None = None
+
+
 class Topics:
     """
     Pub/Sub with push: at least once, out of order, again after a failure or an ack deadline, and
@@ -184,20 +199,21 @@ class Topics:
     def __init__(self, scheduler: Scheduler, dead_letters: MemoryDeadLetters) -> None:
         self._scheduler = scheduler
         self._dead_letters = dead_letters
-        self.handlers: dict[type, tuple[str, Callable[[Any], object]]] = {}
+        self.handlers: dict[type, Handler] = {}
         self.num_waiting = 0
         self.published: list[OutboxEntry] = []
         self._names: Counter[str] = Counter()
+        self._arrived: defaultdict[str, list[tuple[Any, str, Done]]] = defaultdict(list)
 
-    def publish(self, entry: OutboxEntry) -> None:
-        self.published.append(entry)
-        self.send(entry.fact, entry.fact.subject)
+    def publish(self, entries: Sequence[OutboxEntry]) -> None:
+        for entry in entries:
+            self.published.append(entry)
+            self.send(entry.fact, entry.fact.subject)
 
     def send(self, message: Any, subject: str) -> None:
         if type(message) not in self.handlers:
             return
-        unit, _ = self.handlers[type(message)]
-        name = f"{unit} {subject}"
+        name = f"{self.handlers[type(message)].unit} {subject}"
         self._names[name] += 1
         where = f"{name} {self._names[name]}"
         may_strike, draws = self._scheduler.may_strike, self._scheduler.draws
@@ -215,7 +231,7 @@ class Topics:
         self._scheduler.at(delay_s, lambda: self._deliver(message, where, attempt))
 
     def _deliver(self, message: Any, where: str, attempt: int) -> None:
-        handler = self.handlers[type(message)][1]
+        handler = self.handlers[type(message)]
         settled: list[bool] = []
 
         def settle(*, acknowledged: bool) -> None:
@@ -233,8 +249,36 @@ class Topics:
         def done(_: Any, error: BaseException | None) -> None:
             settle(acknowledged=error is None or isinstance(error, MalformedEvent))
 
-        self._scheduler.spawn(f"{where} #{attempt}", lambda: handler(message), done)
         self._scheduler.at(_ACK_DEADLINE_S, lambda: settle(acknowledged=False))
+        if handler.together:
+            self._arrive(message, f"{where} #{attempt}", done)
+        else:
+            self._scheduler.spawn(f"{where} #{attempt}", partial(handler.alone, message), done)
+
+    def _arrive(self, message: Any, where: str, done: Done) -> None:
+        """What comes to a bucket within a moment is handled together."""
+        company = self._arrived[message.bucket]
+        company.append((message, where, done))
+        if len(company) == 1:
+            moment = self._scheduler.draws.between(0, _LONGEST_GATHERING_S, "gather", where)
+            self._scheduler.at(moment, partial(self._handle_together, message.bucket))
+
+    def _handle_together(self, bucket: str) -> None:
+        company = self._arrived.pop(bucket)
+        messages = [message for message, _, _ in company]
+        handle = self.handlers[type(messages[0])].together
+        assert handle is not None
+        self._scheduler.seen["events handled together"] += len(company) > 1
+
+        def answered(answers: Sequence[object] | None, error: BaseException | None) -> None:
+            for (_, _, done), answer in zip(
+                company, answers or [error] * len(company), strict=True
+            ):
+                done(answer, answer if isinstance(answer, BaseException) else None)
+
+        where = company[0][1]
+        name = where if len(company) == 1 else f"{where} and {len(company) - 1} more"
+        self._scheduler.spawn(name, partial(handle, messages), answered)
 
     def _give_up(self, where: str) -> None:
         unit = where.partition(" ")[0]

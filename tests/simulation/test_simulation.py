@@ -33,6 +33,7 @@ SIGHTS = {
     ),
     *("lease taken over", "training went on from a checkpoint"),
     *("data account kept lit", "kept for the next lease", "kept for nobody"),
+    *("events handled together", "objects read under one lease"),
     *("storage answers 200", "storage answers 401", "storage answers 403"),
     *("trainer sent away: Conflict", "trainer sent away: FailedPrecondition"),
 }
@@ -40,13 +41,13 @@ SIGHTS = {
 
 ELSEWHERE = {
     *("delivery._give_up_place", "delivery.deliver", "reclaiming._try_last_token"),
-    *("looks._overlooked", "registration.handle", "verification._look", "reclaiming._darken"),
+    *("looks._overlooked", "registration._wanted", "verification.examined", "reclaiming._darken"),
     *("sweep._isolated", "training_runs.request", "quarantine.quarantine"),
 }
 """
 Where a recovery may go unrun: from what this world lacks (strange names, deleted accounts, lost
 keys, requests of the API, defects), and two from races that are too rare for so few seeds
-(`verification._look`, `quarantine.quarantine`).
+(`verification.examined`, `quarantine.quarantine`).
 """
 
 

@@ -13,7 +13,15 @@ from simulation.clock import VirtualClock
 from simulation.draws import Draws
 from simulation.faults import MessageFault, OwnerAct, Swarm, TrainerFault
 from simulation.oracle import Oracle, step_after
-from simulation.ports import Containers, SlowCloud, Stamp, Suspended, SwiftRegistry, Topics
+from simulation.ports import (
+    Containers,
+    Handler,
+    SlowCloud,
+    Stamp,
+    Suspended,
+    SwiftRegistry,
+    Topics,
+)
 from simulation.scheduler import Scheduler
 
 from sublet.buckets import Binding
@@ -73,10 +81,12 @@ class SimulatedWorld(World):
         self.untrainable: set[ObjectVersion] = set()
         super().__init__(TERMS, SWEEP_TERMS)
         self.topics.handlers = {
-            ObjectFinalized: ("register-dataset", self.registration.handle),
-            ObjectFound: ("register-dataset", self._found),
-            TrainingRequested: ("start-training", self.dispatch.handle),
-            TrainingFinished: ("revoke-access", self.revocation.handle),
+            ObjectFinalized: Handler(
+                "register-dataset", self.registration.handle, self.registration.handle_together
+            ),
+            ObjectFound: Handler("register-dataset", self._found),
+            TrainingRequested: Handler("start-training", self.dispatch.handle),
+            TrainingFinished: Handler("revoke-access", self.revocation.handle),
         }
         self.containers.train = self.train
         for name, bucket in self.tenants.items():

@@ -1,6 +1,7 @@
 """A file becomes a proxy dataset, once, and only if its bucket proves what it must."""
 
 import pytest
+from memory_world import World
 
 from sublet.datasets import Dataset, DatasetState
 from sublet.errors import AccessDenied, AlreadyExists, InvalidRequest, MalformedEvent, TryAgain
@@ -14,8 +15,22 @@ from sublet.jobs import Job, JobState
 from sublet.leases import DataAccount, Lease, LeaseState, Purpose
 from sublet.names import AccountName, DatasetName, Generation
 from sublet.registration import DatasetRequest
+from sublet.together import outcome
 
 ACME = AccountName.of("acme")
+
+
+class TogetherWorld(World):
+    """Each event in a company, if only of its own."""
+
+    def register(self, event):
+        [found] = self.registration.handle_together([event])
+        return outcome(found)
+
+
+@pytest.fixture(params=[World, TogetherWorld], ids=["alone", "together"])
+def make_world(request):
+    return request.param
 
 
 def test_a_file_under_a_watched_prefix_becomes_a_dataset_and_a_job(world):
@@ -77,7 +92,7 @@ def test_a_name_that_could_fool_a_reader_is_malformed(world):
         bucket="acme-data", object="data/../x", generation=Generation(1), account=ACME
     )
     with pytest.raises(MalformedEvent):
-        world.registration.handle(event)
+        world.register(event)
 
 
 def test_a_public_bucket_is_refused_without_reading_a_byte(world):

@@ -72,9 +72,10 @@ def broker_app(  # noqa: C901  a table of routes
     @app.post("/v1/leases:openForVerification")
     def open_for_verification(caller: Caller, body: Body) -> Response:
         asked = _read(body, OpenForVerification)
-        return _answer(
-            lending.open_for_verification(caller, asked.account, asked.reads, asked.identity)
+        opened = lending.open_for_verification(
+            caller, asked.account, asked.reads, asked.identity, asked.reads_beside
         )
+        return _answer(opened)
 
     @app.post(f"{lease}:claim")
     def claim(caller: Caller, name: Named, body: Body) -> Response:

@@ -36,9 +36,15 @@ class HttpLeaseBroker:
         return self._post("leases:openForTraining", OpenForTraining(job=job), Lease)
 
     def open_for_verification(
-        self, account: AccountName, reads: ObjectVersion, identity: BucketIdentity
+        self,
+        account: AccountName,
+        reads: ObjectVersion,
+        identity: BucketIdentity,
+        reads_beside: tuple[ObjectVersion, ...] = (),
     ) -> Assignment:
-        body = OpenForVerification(account=account, reads=reads, identity=identity)
+        body = OpenForVerification(
+            account=account, reads=reads, identity=identity, reads_beside=reads_beside
+        )
         return self._post("leases:openForVerification", body, Assignment)
 
     def claim(self, lease: LeaseName, claim: Claim) -> Assignment:

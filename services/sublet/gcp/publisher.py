@@ -4,7 +4,8 @@ Facts as CloudEvents on Pub/Sub topics, one topic for each type of fact.
 Source: https://github.com/google/knative-gcp/blob/main/docs/spec/pubsub-protocol-binding.md
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -34,10 +35,19 @@ class PubSubPublisher:
         self._identity = identity
         self._endpoints = endpoints
 
-    def publish(self, entry: OutboxEntry) -> None:
+    def publish(self, entries: Sequence[OutboxEntry]) -> None:
+        """One request for each topic."""
+        topics: defaultdict[str, list[PubsubMessage]] = defaultdict(list)
+        for entry in entries:
+            topics[topic_of(type(entry.fact))].append(self._message(entry))
+        for name, messages in topics.items():
+            topic = f"projects/{self._project}/topics/{name}"
+            with translated(f"publish to {topic}"):
+                self._client.publish(topic=topic, messages=messages, timeout=_TIMEOUT_S)
+
+    def _message(self, entry: OutboxEntry) -> PubsubMessage:
         fact = entry.fact
-        topic = f"projects/{self._project}/topics/{topic_of(type(fact))}"
-        message = PubsubMessage(
+        return PubsubMessage(
             data=encode(fact),
             attributes={
                 "ce-id": entry.id,
@@ -49,8 +59,6 @@ class PubSubPublisher:
                 "content-type": "application/json",
             },
         )
-        with translated(f"publish to {topic}"):
-            self._client.publish(topic=topic, messages=[message], timeout=_TIMEOUT_S)
 
     @cached_property
     def _client(self) -> PublisherClient:

@@ -5,7 +5,6 @@ find it the same. What failed for a passing reason is answered 5xx, and comes ag
 """
 
 import json
-import sys
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeVar
 
@@ -13,6 +12,7 @@ from flask import Request, Response
 
 from sublet.errors import MalformedEvent, SubletError, Unauthenticated
 from sublet.intake.envelopes import Envelope, open_envelope
+from sublet.intake.logs import log
 from sublet.names import Email
 from sublet.ports import Clock, Registry
 from sublet.quarantine import quarantine
@@ -114,9 +114,3 @@ def _read(request: Request) -> bytes:
     if len(body) > MAX_EVENT_BYTES:
         raise MalformedEvent(f"the event is larger than {MAX_EVENT_BYTES} bytes")
     return bytes(body)
-
-
-def log(severity: str, message: str, **fields: object) -> None:
-    """One line of JSON, as Cloud Logging reads it."""
-    line = {"severity": severity, "message": message, **fields}
-    print(json.dumps(line), file=sys.stderr, flush=True)  # noqa: T201

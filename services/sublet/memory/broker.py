@@ -18,9 +18,15 @@ class InProcessBroker:
         return self._lending.open_for_training(self._caller, job)
 
     def open_for_verification(
-        self, account: AccountName, reads: ObjectVersion, identity: BucketIdentity
+        self,
+        account: AccountName,
+        reads: ObjectVersion,
+        identity: BucketIdentity,
+        reads_beside: tuple[ObjectVersion, ...] = (),
     ) -> Assignment:
-        return self._lending.open_for_verification(self._caller, account, reads, identity)
+        return self._lending.open_for_verification(
+            self._caller, account, reads, identity, reads_beside
+        )
 
     def claim(self, lease: LeaseName, claim: Claim) -> Assignment:
         return self._lending.claim(self._caller, lease, claim)

@@ -4,6 +4,7 @@ waits.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 
 from sublet.events import Fact
@@ -28,9 +29,9 @@ class MemoryPublisher:
         self.published: list[OutboxEntry] = []
         self.waiting: list[Fact] = []
 
-    def publish(self, entry: OutboxEntry) -> None:
-        self.published.append(entry)
-        self.waiting.append(entry.fact)
+    def publish(self, entries: Sequence[OutboxEntry]) -> None:
+        self.published += entries
+        self.waiting += (entry.fact for entry in entries)
 
 
 class MemoryDeadLetters:
