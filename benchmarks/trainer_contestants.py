@@ -32,7 +32,7 @@ def main() -> None:
     losses = CONTESTANTS[CONTEST["name"]](clock)
     seconds = clock.ends[-1] - clock.ends[0]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if torch.cuda.is_available():
+    if CONTEST["device"] == "cuda":
         peak = torch.cuda.max_memory_allocated()
     result = {
         "tokens_per_s": sum(clock.tokens[1:]) / seconds,
@@ -46,7 +46,10 @@ def main() -> None:
 
 
 class Clock:
-    """When each step ended, how many real tokens it had, and the CPU time since the first one."""
+    """
+    When each step ended, a GPU's work too, how many real tokens it had, and the CPU time since the
+    first one.
+    """
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -55,6 +58,10 @@ class Clock:
         self._cpu_at: list[float] = []
 
     def step_ended(self) -> None:
+        if CONTEST["device"] == "cuda":
+            import torch
+
+            torch.cuda.synchronize()
         self.ends.append(time.time())
         self._cpu_at.append(time.process_time())
 

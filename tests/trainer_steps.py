@@ -74,7 +74,7 @@ def step_of(model, objective, documents, *, capacity=10_000, cores=ONE_CORE):
         cores.backward(losses, [*model.parameters().values()])
         total += sum(loss.item() for loss in losses)
         for part in parts:
-            sums = {name: sums.get(name, 0.0) + number for name, number in part.sums.items()}
+            sums = {name: sums.get(name, 0.0) + float(number) for name, number in part.sums.items()}
     gradient = torch.cat([one.grad.flatten() for one in model.parameters().values()])
     examples = {document.line for document in documents}
     return total, gradient, objective.metrics(sums, num_examples=len(examples))

@@ -2,9 +2,9 @@
 A training's whole state as safetensors, in one part or, of full weights, in several: what is
 trained, AdamW's moments, torch's random state, where in the data to go on, and every step's metrics
 (these in the last part). Taken between two steps only. A run
-that resumes from it on the same machine ends with the same bits as one that was never stopped;
-across machines, with the same numbers up to rounding. It is data and nothing else: loading runs no
-code.
+that resumes from it on the same CPU ends with the same bits as one that was never stopped; across
+machines, and on a GPU, whose kernels add gradients in whatever order they come, with the same
+numbers up to rounding. It is data and nothing else: loading runs no code.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -198,7 +198,7 @@ def _by_kind(model: Model, optimiser: AdamW) -> Iterator[tuple[str, Mapping[str,
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
-    """Dropout is 0 and the data's order needs no state; this is for what comes later to rely on."""
+    """What dropout drops and the data's order need no state; this is for what comes later."""
     states = {"random.cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["random.cuda"] = torch.cuda.get_rng_state(device)

@@ -141,10 +141,12 @@ def train(
                 row_loss = [part.loss / share.divisor for part in parts]
                 ranks.agree(check)
                 cores.backward(row_loss, parameters)
+            # Here a GPU's work is waited for, once a row: what it was given and has not done would
+            # stand between SIGTERM and the checkpoint.
             sums[_LOSS] += sum(one.item() for one in row_loss)
             for part in parts:
                 for name, number in part.sums.items():
-                    sums[name] += number
+                    sums[name] += float(number)
         ranks.agree(check)
         ranks.add_gradients(parameters)
         totals = ranks.total(sums)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sublet_trainer.data.documents import Document
+from sublet_trainer.transfers import moved
 
 FEWEST_SHARED: Final = 8
 """Tokens. To share fewer costs attention more than it saves."""
@@ -186,7 +187,7 @@ def _lay_out(documents: Sequence[Document], device: torch.device) -> PackedRow:
     advantages_D = np.asarray([one.advantage for one in documents], np.float32)
 
     def joined(parts: Iterable[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.concatenate([*parts])).to(device)
+        return moved(torch.from_numpy(np.concatenate([*parts])), device)
 
     by_document = list(zip(documents, places, supervised, strict=True))
     return PackedRow(

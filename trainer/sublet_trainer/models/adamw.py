@@ -39,7 +39,7 @@ class AdamW:
         """Every parameter has a gradient."""
         self.num_steps += 1
         weights = [local(one) for one in self._parameters.values()]
-        num_steps = torch.tensor(float(self.num_steps), device=weights[0].device)
+        num_steps = torch.full((), float(self.num_steps), device=weights[0].device)
         torch._fused_adamw_(
             weights,
             [local(_gradient(one)) for one in self._parameters.values()],

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from sublet_trainer.data.packing import Stretch
+from sublet_trainer.transfers import moved
 
 QUERIES_AT_ONCE: Final = 128
 """Bounds the scores in memory to this many rows of a document's length for every head."""
@@ -70,9 +71,9 @@ class WholeDocuments:
             torch.arange(end - len(part[-1]), end) for part, end in zip(parts, ends, strict=True)
         ]
         return cls(
-            places_N=torch.cat([torch.cat(part) for part in parts]).to(device),
-            own_T=torch.cat(own).to(device),
-            starts=F.pad(ends, (1, 0)).int().to(device),
+            places_N=moved(torch.cat([torch.cat(part) for part in parts]), device),
+            own_T=moved(torch.cat(own), device),
+            starts=moved(F.pad(ends, (1, 0)).int(), device),
             longest=int(lengths.max()),
         )
 
@@ -252,8 +253,8 @@ def _attend_whole(
 
     output_NHD = varlen_attn(
         query_THD.index_select(0, documents.places_N),
-        key_TKD.index_select(0, documents.places_N),
-        value_TKD.index_select(0, documents.places_N),
+        _Gathered.apply(key_TKD, documents.places_N),  # type: ignore[no-untyped-call]
+        _Gathered.apply(value_TKD, documents.places_N),  # type: ignore[no-untyped-call]
         documents.starts,
         documents.starts,
         documents.longest,
@@ -264,3 +265,22 @@ def _attend_whole(
     )
     assert isinstance(output_NHD, Tensor)
     return output_NHD.index_select(0, documents.own_T)
+
+
+class _Gathered(torch.autograd.Function):
+    """index_select(), with gradients summed in fp32: many documents may go on from one."""
+
+    @staticmethod
+    def forward(ctx: Any, key_TKD: Tensor, places_N: Tensor) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(places_N)
+        ctx.num_places = len(key_TKD)
+        return key_TKD.index_select(0, places_N)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_NKD: Tensor) -> tuple[Tensor, None]:  # noqa: ANN401
+        (places_N,) = ctx.saved_tensors
+        shape = (ctx.num_places, *grad_NKD.shape[1:])
+        dkey_TKD = grad_NKD.new_zeros(shape, dtype=torch.float32)
+        dkey_TKD.index_add_(0, places_N, grad_NKD.float())
+        return dkey_TKD.to(grad_NKD.dtype), None

@@ -28,6 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from sublet_trainer.data.packing import PackedRow
 from sublet_trainer.models.attention import LayerMemory, Layout, attend
 from sublet_trainer.models.lora import LoraLinear, frozen
+from sublet_trainer.transfers import moved
 
 _KNOWN: Final = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 _ROPE_TYPES: Final = frozenset({"default", "linear", "llama3"})
@@ -307,7 +308,7 @@ class _Rotary:
 
     @classmethod
     def of(cls, shape: LlamaShape, positions_T: Tensor, dtype: torch.dtype) -> "_Rotary":
-        frequencies = _frequencies(shape.rope, shape.head_width).to(positions_T.device)
+        frequencies = moved(_frequencies(shape.rope, shape.head_width), positions_T.device)
         angles = positions_T[:, None, None].float() * frequencies
         return cls(angles.cos().to(dtype), angles.sin().to(dtype))
 

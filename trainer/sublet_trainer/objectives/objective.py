@@ -21,11 +21,12 @@ from sublet_trainer.models.model import Model
 class RowLoss:
     """
     `loss` is the row's part of the step's loss before the division, fp32 (). `sums` are numbers to
-    add up over a step's rows, from which the step's metrics are made.
+    add up over a step's rows, from which the step's metrics are made; those that a GPU has still to
+    compute are tensors (), without a gradient.
     """
 
     loss: Tensor
-    sums: Mapping[str, float] = field(default_factory=dict)
+    sums: Mapping[str, float | Tensor] = field(default_factory=dict)
 
     def __mul__(self, factor: float) -> "RowLoss":
         sums = {name: factor * number for name, number in self.sums.items()}

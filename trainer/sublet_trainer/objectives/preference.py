@@ -72,10 +72,10 @@ class Preference:
             gained_D = _sums_D(row, logp_S - start_logp_S)
             loss_P, ahead_P = dpo_losses(gained_D, beta=self._beta)
         weights_D = _sums_D(row, row.weights_S) / lengths_D
-        sums = {
+        sums: dict[str, float | Tensor] = {
             "pairs": len(ahead_P),
-            "margin": ahead_P.sum().item(),
-            "right": (ahead_P > 0).sum().item(),
+            "margin": ahead_P.detach().sum(),
+            "right": (ahead_P > 0).sum(),
         }
         return RowLoss((loss_P * weights_D[::2]).sum(), sums)
 

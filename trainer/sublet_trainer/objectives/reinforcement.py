@@ -198,7 +198,7 @@ class Reinforcement:
 @torch.no_grad()
 def _sums(
     policies: Policies, rewards: Sequence[float], is_clipped_S: Tensor, entropy_S: Tensor
-) -> dict[str, float]:
+) -> dict[str, float | Tensor]:
     """Of a row's samples and their tokens; in fp64, for a ratio's square may be e^40."""
     ratio_S = _log_ratio(policies, by_sequence=False).double().exp()
     return {
@@ -206,9 +206,9 @@ def _sums(
         "reward": sum(rewards),
         "squared_reward": sum(reward**2 for reward in rewards),
         "tokens": len(ratio_S),
-        "ratio": ratio_S.sum().item(),
-        "squared_ratio": ratio_S.square().sum().item(),
-        "clipped": is_clipped_S.sum().item(),
-        "divergence": divergence(policies).sum().item(),
-        "entropy": entropy_S.sum().item(),
+        "ratio": ratio_S.sum(),
+        "squared_ratio": ratio_S.square().sum(),
+        "clipped": is_clipped_S.sum(),
+        "divergence": divergence(policies).sum(),
+        "entropy": entropy_S.sum(),
     }

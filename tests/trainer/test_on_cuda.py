@@ -1,0 +1,207 @@
+"""
+What a GPU is given to do, walked through on one that is pretended (tests/pretend_gpu.py): nothing
+of it is refused there, it comes to what it comes to on a CPU, and the CPU runs ahead of it.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pretend_gpu import GPU, pretended_gpu
+from trainer_steps import CPU, ONE_CORE, SETTINGS, documents_of, trained_on
+from trainer_world import chat
+
+from sublet.losses import Loss, LossMethod
+from sublet.names import ModelName
+from sublet_trainer import training
+from sublet_trainer.data.documents import Document
+from sublet_trainer.data.packing import Stretch, pack
+from sublet_trainer.evaluation import Evaluation
+from sublet_trainer.models.adapter import TENSORS, LoraModel
+from sublet_trainer.models.attention import Layout, attend
+from sublet_trainer.models.base import load_base
+from sublet_trainer.models.loss import trained_log_probs
+from sublet_trainer.processes.ranks import Alone
+from sublet_trainer.training import TrainingState
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="while one is pretended torch does not start the real one"
+)
+BASE = ModelName.parse("accounts/fireworks/models/tiny-random")
+FEW_STEPS = replace(SETTINGS, epochs=1, batch_size=150, learning_rate=1e-4)
+"""Of a rate at which no ratio comes near to where it is clipped: there rounding decides."""
+QUESTIONS = [f"Is {n} even?" for n in range(4)]
+ANSWERS = (("yes", 1.0), ("no", 0.0), ("yes, it is", 0.5))
+ROWS = {
+    "supervised": [chat(question, "It is. " * (1 + n)) for n, question in enumerate(QUESTIONS)],
+    "preference": [
+        {
+            "input": {"messages": chat(question, "")["messages"][:1]},
+            "preferred_output": chat("", "yes")["messages"][1:],
+            "non_preferred_output": chat("", "certainly not")["messages"][1:],
+        }
+        for question in QUESTIONS
+    ],
+    "reinforcement": [
+        {"samples": [{**chat(question, said), "evals": {"score": r}} for said, r in ANSWERS]}
+        for question in QUESTIONS
+    ],
+}
+LOSSES = {
+    "supervised": None,
+    **{one.value: Loss(method=one) for one in LossMethod},
+}
+
+
+def rows_for(loss):
+    if loss is None:
+        return ROWS["supervised"]
+    is_preference = loss.method in (LossMethod.DPO, LossMethod.ORPO)
+    return ROWS["preference" if is_preference else "reinforcement"]
+
+
+@pytest.fixture
+def model_on(folder):
+    """As on every GPU, in bf16; its adapter changes something from the first step on."""
+
+    def make(device, *, continues=False, **shape):
+        model = LoraModel(folder, rank=4, seed=0, device=device, dtype=torch.bfloat16, **shape)
+        start = LoraModel(folder, rank=4, seed=0, device=CPU, dtype=torch.bfloat16, **shape)
+        torch.manual_seed(1)
+        for parameter in start.parameters().values():
+            parameter.data += 0.05 * torch.randn_like(parameter)
+        if continues:
+            model.continue_from(start.files(BASE)[TENSORS])
+        else:
+            model.put(start.copied())
+        return model
+
+    return make
+
+
+SHORT = 40
+"""Tokens of a row: most documents here are longer, and computed again in the backward pass."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "loss", "row_tokens"),
+    [
+        *(({}, name, 8192) for name in LOSSES),
+        ({}, "supervised", SHORT),
+        ({}, "GRPO", SHORT),
+        ({"use_dora": True}, "supervised", 8192),
+        ({"dropout": 0.3}, "supervised", SHORT),
+        ({"use_dora": True, "dropout": 0.3}, "DPO", 8192),
+        ({"continues": True}, "GRPO", 8192),
+    ],
+    ids=str,
+)
+def test_a_training_comes_to_on_a_gpu_what_it_comes_to_on_a_cpu(
+    model_on, tokeniser, monkeypatch, shape, loss, row_tokens
+):
+    monkeypatch.setattr(training, "ROW_TOKENS", {"cpu": row_tokens, "cuda": row_tokens})
+
+    def curve(device):
+        rows = rows_for(LOSSES[loss])
+        metrics = trained_on(
+            model_on(device, **shape), tokeniser, rows, loss=LOSSES[loss], settings=FEW_STEPS
+        )
+        return np.array([(step.loss, step.grad_norm) for step in metrics])
+
+    expected = curve(CPU)
+    with pretended_gpu():
+        actual = curve(GPU)
+    assert len(expected) > 1  # the second with what the first has learnt
+    assert actual == pytest.approx(expected, rel=0.03, abs=0.01)
+
+
+@pytest.mark.parametrize("loss", ["supervised", "GRPO", "DPO"])
+def test_the_cpu_waits_for_a_gpu_after_each_row_and_before_the_update_and_nowhere_else(
+    model_on, tokeniser, monkeypatch, loss
+):
+    """After each row, for what a GPU has not done yet stands between SIGTERM and the checkpoint."""
+    monkeypatch.setattr(training, "ROW_TOKENS", {"cpu": SHORT, "cuda": SHORT})
+    with pretended_gpu() as gpu:
+        model = model_on(GPU)
+        gpu.waits.clear()
+        rows = rows_for(LOSSES[loss])
+        trained_on(model, tokeniser, rows, loss=LOSSES[loss], settings=FEW_STEPS)
+    assert gpu.waits.keys() == {"training.py _local_scalar_dense"}
+    assert gpu.waits.total() > 4
+
+
+def test_what_many_go_on_from_gets_all_of_its_gradients_on_a_gpu_too():
+    """One small number after another added to a bf16 sum would be rounded away."""
+    dice = np.random.default_rng(0)
+    prompt, *answers = (dice.integers(0, 250, n).astype(np.int32) for n in [40] + [5] * 150)
+    documents = [
+        Document(np.concatenate([prompt, one]), np.arange(45) >= 40, weight=1.0, is_truncated=False)
+        for one in answers
+    ]
+    torch.manual_seed(0)
+    (row,) = pack(documents, capacity=10_000, device=CPU)
+    inputs = [torch.randn(row.num_tokens, 2, 8) for _ in range(3)]
+
+    def gradients(device, dtype):
+        narrow = [one.to(device, dtype).requires_grad_() for one in inputs]
+        output = attend(*narrow, Layout.of(row.stretches, device), 0.3)
+        return [one.double().cpu() for one in torch.autograd.grad(output.sum(), narrow)]
+
+    with pretended_gpu():
+        found = gradients(GPU, torch.bfloat16)
+    for exact, rounded in zip(gradients(CPU, torch.float64), found, strict=True):
+        assert (exact - rounded).norm() < 0.01 * exact.norm()
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_full_weights_have_on_a_gpu_the_gradients_that_they_have_on_a_cpu(
+    folder, tokeniser, recomputes
+):
+    """Without FSDP, whose streams are not pretended."""
+
+    def gradients(device):
+        base = load_base(folder, dtype=torch.bfloat16, device=device)
+        base.module.requires_grad_()
+        documents = documents_of(tokeniser, ROWS["supervised"], loss=None)
+        (row,) = pack(documents, capacity=10_000, device=device)
+        hidden = base.hidden(row, recomputes=recomputes)[row.before_S]
+        trained_log_probs(hidden, base.head_VD, row.targets_S).sum().backward()
+        return {name: one.grad.float().cpu() for name, one in base.module.named_parameters()}
+
+    with pretended_gpu():
+        found = gradients(GPU)
+    for name, expected in gradients(CPU).items():
+        assert (found[name] - expected).norm() < 0.03 * expected.norm(), name
+
+
+def test_an_evaluation_comes_to_on_a_gpu_what_it_comes_to_on_a_cpu(model_on, tokeniser):
+    def loss_on(device):
+        state = TrainingState(num_steps=1)
+        evaluation = Evaluation(
+            model_on(device, dropout=0.3),
+            documents_of(tokeniser, ROWS["supervised"], loss=None),
+            is_wanted=True,
+            stops_early=False,
+            capacity=100,
+            ranks=Alone(),
+            cores=ONE_CORE,
+            check=lambda: None,
+        )
+        evaluation.catch_up(state)
+        return state.evaluations[0].eval_loss
+
+    with pretended_gpu():
+        found = loss_on(GPU)
+    assert found == pytest.approx(loss_on(CPU), rel=0.01)
+
+
+def test_what_a_gpu_refuses_is_refused_by_the_pretended_one_too(model_on, tokeniser):
+    """Else all of the above would promise nothing."""
+    (row,) = pack(documents_of(tokeniser, ROWS["supervised"], loss=None), capacity=999, device=CPU)
+    with pretended_gpu():
+        with pytest.raises(RuntimeError, match="all tensors to be on the same device"):
+            model_on(GPU).log_probs(row)
+        there = torch.ones(2, 3, 8, device=GPU)
+        with pytest.raises(RuntimeError, match=r"bf16 or fp16, got torch\.float32"):
+            attend(there, there, there, Layout.of((Stretch(slice(0, 2)),), GPU), 1.0)
