@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sublet.errors import FailedPrecondition, InvalidRequest
+from sublet_trainer.devices import device_of
 from sublet_trainer.models.adapter import TENSORS, LoraModel
 from sublet_trainer.models.base import load_base, stored_dtype
 from sublet_trainer.models.llama import Llama, Memory
@@ -44,7 +45,7 @@ class Sampler:
     """
 
     def __init__(self, base: Path, adapter: Path | None, *, end_id: int) -> None:
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._device = device_of()
         dtype = dtype_for(stored_dtype(base), self._device)
         if dtype == torch.float32:
             use_fastest_true_fp32()

@@ -33,6 +33,7 @@ from sublet.codec import decode, encode
 from sublet.errors import SubletError
 from sublet_trainer.data.corpus import StepDocuments
 from sublet_trainer.defects import described
+from sublet_trainer.devices import device_of
 from sublet_trainer.processes.launch import ALONE, Rank
 from sublet_trainer.processes.sharing import Divisor, Share, decode_share, encode_share, shares_of
 from sublet_trainer.stops import Dismissed, Interrupted, RankLost, Stop
@@ -136,7 +137,7 @@ class Group:
     def __init__(self, meeting: Meeting) -> None:
         rank = meeting.rank
         self.is_first = rank.index == 0
-        self.device = _device_of(rank.index_in_node)
+        self.device = device_of(rank.index_in_node)
         self._store = meeting.store
         self._count = rank.count
         if self.is_first:
@@ -285,13 +286,6 @@ class Group:
                 said = decode(self._store.get(_FAILURE), _LastWords)
                 return Failure(said.reason, said.message)
         return RankLost("another rank has ended without a word")
-
-
-def _device_of(index_in_node: int) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.cuda.set_device(index_in_node)
-    return torch.device("cuda", index_in_node)
 
 
 def _tensor_of(content: bytes) -> Tensor:

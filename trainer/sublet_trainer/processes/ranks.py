@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sublet_trainer.data.corpus import StepDocuments
+from sublet_trainer.devices import device_of
 from sublet_trainer.processes.launch import Rank
 from sublet_trainer.processes.sharing import Divisor, Share, shares_of
 
@@ -60,7 +61,7 @@ class Alone:
     is_first: Final = True
 
     def __init__(self) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_of()
 
     def agree(self, act: Callable[[], T]) -> T:
         return act()
