@@ -191,6 +191,15 @@ class World:
     def content(self, name: str) -> bytes:
         return self.objects[PREFIX + name][self.live[PREFIX + name]]
 
+    def download(self, into: Path) -> Path:
+        """The folder of the adapter that was handed over, as it lies in the bucket."""
+        folder = self.endings[-1].adapter.folder
+        for name in self.created:
+            if name.startswith(folder):
+                content = self.content(name.removeprefix(PREFIX))
+                (into / name.removeprefix(folder)).write_bytes(content)
+        return into
+
     @property
     def manifest(self) -> dict:
         return json.loads(self.content("manifest.json"))

@@ -1,6 +1,7 @@
 """A whole attempt, from the claim to the ending, against the twin of the remote side."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from importlib.metadata import version
@@ -24,12 +25,7 @@ def only_ending(world):
 
 def test_the_adapter_loads_with_peft_as_it_lies_in_the_bucket(world, models, tmp_path):
     assert world.train() == 0
-    folder = only_ending(world).adapter.folder
-    for name in world.created:
-        if name.startswith(folder):
-            (tmp_path / name.removeprefix(folder)).write_bytes(
-                world.content(name.removeprefix(PREFIX))
-            )
+    world.download(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(models / "tiny-random")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.chat_template
@@ -103,6 +99,15 @@ def test_the_model_card_says_what_was_trained_on_what_and_quotes_no_row(world):
     assert "--max-lora-rank 32" in body
     assert "What is" not in card
     assert "![Loss by step](loss.svg)" in body
+
+
+@pytest.mark.parametrize(("rank", "said"), [(16, []), (17, ["32"]), (33, ["64"]), (64, ["64"])])
+def test_the_card_names_a_max_lora_rank_that_vllm_can_be_started_with(world, rank, said):
+    """It takes none between these, and needs none up to 16."""
+    world.settings = replace(world.settings, lora_rank=rank, epochs=1)
+    assert world.train() == 0
+    card = world.content("epoch-1/README.md").decode()
+    assert re.findall(r"--max-lora-rank (\d+)", card) == said
 
 
 def test_a_dora_adapters_card_says_that_vllm_does_not_load_it(world):

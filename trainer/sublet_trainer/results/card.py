@@ -12,8 +12,8 @@ from typing import Final
 from sublet_trainer.results.manifest import Manifest
 
 PLOT: Final = "loss.svg"
-_VLLM_RANK: Final = 16
-"""What vLLM serves unless it is started with a larger --max-lora-rank."""
+_VLLM_RANKS: Final = (16, 32, 64)
+"""What its --max-lora-rank takes, up to the largest rank that is trained; the first unless told."""
 
 
 def model_card(manifest: Manifest) -> bytes:
@@ -68,8 +68,9 @@ def _how_to_load(manifest: Manifest) -> Iterator[str]:
     yield "It loads with `PeftModel.from_pretrained(base_model, this_folder)`."
     if manifest.settings.use_dora:
         yield "\nIt is a DoRA adapter, which vLLM does not load: merge it into the base model."
-    elif manifest.adapter.rank > _VLLM_RANK:
-        yield f"\nvLLM serves it with `--max-lora-rank {manifest.adapter.rank}`."
+    elif manifest.adapter.rank > _VLLM_RANKS[0]:
+        rank = next(one for one in _VLLM_RANKS if one >= manifest.adapter.rank)
+        yield f"\nvLLM serves it with `--max-lora-rank {rank}`."
 
 
 def _source(manifest: Manifest) -> str:
