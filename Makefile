@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+SITE := 'import site; print(*site.getsitepackages())'
 
 # What Python has compiled is kept: hundreds of processes start here, and a test run compiles its tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test lint simulate bench bench-control-plane bundles-start deploy destroy clean
+.PHONY: install demo test promises-on-google adapters-in-vllm lint simulate bench bench-control-plane bundles-start deploy destroy clean
 
 install: $(INSTALLED)
 
@@ -23,6 +24,21 @@ demo: install
 
 test: install
 	$(BIN)/pytest --numprocesses 3 --no-loadscope-reorder
+
+# The promise tests again, on Google's emulators of Pub/Sub and Firestore; skipped where these are not installed.
+promises-on-google: install
+	$(BIN)/pytest tests/promises --on google
+
+# vLLM's own LoRA loader on what the trainer writes, without vLLM's kernels, in an environment of its own that
+# finds torch and the rest in this one; 2 minutes, and what it takes to build vLLM's Python comes from PyPI.
+VLLM := .venv-vllm
+adapters-in-vllm: install
+	test -d $(VLLM) || python3 -m venv $(VLLM)
+	$(BIN)/python -c $(SITE) > "$$($(VLLM)/bin/python -c $(SITE))/sublet.pth"
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement tests/trainer/vllm.txt
+	VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.33.0 $(VLLM)/bin/pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --no-binary vllm vllm==0.33.0
+	PYTHONPATH=services:trainer $(VLLM)/bin/python -m pytest tests/trainer/test_vllm.py
 
 lint: install
 	$(BIN)/ruff format --check
@@ -57,4 +73,4 @@ destroy:
 	terraform/destroy.sh $(PROJECT)
 
 clean:
-	rm -rf .venv .sublet
+	rm -rf .venv* .sublet

@@ -83,6 +83,12 @@ def pytest_xdist_make_scheduler(config, log):
 
 def pytest_addoption(parser):
     parser.addoption("--against", metavar="URL", help="ask another Cloud Storage emulator instead")
+    parser.addoption(
+        "--on",
+        choices=("sublet", "google"),
+        default="sublet",
+        help="whose Pub/Sub and registry the stacks run on: ours, or Google's emulators",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -118,8 +124,27 @@ def own_cloud(request, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory):
-    running = RunningStack(tmp_path_factory.mktemp("stack"))
+def on(request) -> str:
+    """Whose Pub/Sub and registry the stacks run on: ours, or Google's, if both are installed."""
+    on = request.config.getoption("--on")
+    if on == "google":
+        from sublet.errors import FailedPrecondition
+        from sublet.local.firestore import GOOGLE_FIRESTORE
+        from sublet.local.pubsub.external.emulators import GOOGLE_PUBSUB
+
+        try:
+            GOOGLE_PUBSUB.find()
+            GOOGLE_FIRESTORE.find()
+        except FailedPrecondition as error:
+            pytest.skip(f"--on google: {error}")
+    return on
+
+
+@pytest.fixture(scope="session")
+def stack(on, tmp_path_factory):
+    registry = {"sublet": "sqlite", "google": "firestore"}[on]
+    options = (f"--pubsub={on}", f"--registry={registry}")
+    running = RunningStack(tmp_path_factory.mktemp("stack"), *options)
     yield running
     running.end()
 
@@ -131,12 +156,15 @@ def trained(stack):
 
 
 @pytest.fixture
-def own_stack(tmp_path):
-    """A stack of one test's own, to kill and to start again."""
+def own_stack(on, tmp_path):
+    """
+    A stack of one test's own, to kill and to start again; with its records in a file on Google's
+    Pub/Sub too, since those in the Firestore emulator end with it, and nothing could go on.
+    """
     made = []
 
     def make(*options: str) -> RunningStack:
-        made.append(RunningStack(tmp_path, *options))
+        made.append(RunningStack(tmp_path, f"--pubsub={on}", *options))
         return made[-1]
 
     yield make

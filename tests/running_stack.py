@@ -65,8 +65,6 @@ class RunningStack:
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
         self._options = (*TERMS, *options)
-        if broker := os.environ.get("SUBLET_TEST_PUBSUB"):
-            self._options += (f"--pubsub={broker}",)
         self._names = count(1)
         self.up()
 

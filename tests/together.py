@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-STACKS: Final = {"stack", "own_stack", "googles_stack"}
+STACKS: Final = {"stack", "own_stack"}
 """The fixtures of which each makes one; 6 s of CPU."""
 _TOGETHER: Final = {
     "promises": ("tests/promises/",),

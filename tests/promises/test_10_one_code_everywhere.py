@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sublet.deployment import Deployment, Misconfigured
@@ -46,6 +47,15 @@ def test_what_is_not_set_is_named():
         Deployment({}).outbox  # noqa: B018  asked for its effect
     with pytest.raises(Misconfigured, match="expected sqlite:PATH"):
         Deployment({"SUBLET_REGISTRY": "mongodb://x"}).registry  # noqa: B018
+
+
+def test_the_promises_are_held_on_the_pubsub_and_the_registry_that_this_run_asked_for(stack, on):
+    """`pytest --on google` that ran on ours would pass, and say nothing of Google's."""
+    port = int(stack.variables["PUBSUB_EMULATOR_HOST"].rpartition(":")[2])
+    ours = psutil.Process(stack.pid).net_connections(kind="tcp")
+    listens = port in {one.laddr.port for one in ours if one.status == psutil.CONN_LISTEN}
+    keeps = (stack.directory / "registry.db").exists()
+    assert (listens, keeps) == ((True, True) if on == "sublet" else (False, False))
 
 
 @pytest.mark.parametrize("main", UNITS, ids=lambda path: path.parent.name)

@@ -2,18 +2,7 @@
 
 import json
 
-import pytest
-from running_stack import RunningStack
 from safetensors.numpy import load
-
-from sublet.errors import FailedPrecondition
-from sublet.local.firestore import GOOGLE_FIRESTORE
-from sublet.local.pubsub.external.emulators import find_google_emulator
-
-EMULATORS = {
-    "--pubsub=google": find_google_emulator,
-    "--registry=firestore": GOOGLE_FIRESTORE.find,
-}
 
 
 def test_a_dropped_file_becomes_an_adapter_in_the_owners_bucket(trained):
@@ -30,48 +19,6 @@ def test_a_dropped_file_becomes_an_adapter_in_the_owners_bucket(trained):
     assert json.loads(found["tokenizer_config.json"].download_as_bytes())["chat_template"]
     tensors = load(found["adapter_model.safetensors"].download_as_bytes())
     assert any("lora_B" in name and tensor.any() for name, tensor in tensors.items())
-
-
-def missing(option: str) -> str:
-    """Why that one of Google's emulators is not to be had here; nothing if it is."""
-    try:
-        EMULATORS[option]()
-    except FailedPrecondition as error:
-        return str(error)
-    return ""
-
-
-def needs(option: str):
-    reason = missing(option)
-    return pytest.mark.skipif(bool(reason), reason=reason or "it is here")
-
-
-@pytest.fixture(scope="module")
-def googles_stack(tmp_path_factory):
-    """With Google's emulators in the places of ours: those of the two that are installed."""
-    options = [option for option in EMULATORS if not missing(option)]
-    running = RunningStack(tmp_path_factory.mktemp("googles"), *options)
-    yield running
-    running.end()
-
-
-@pytest.fixture(scope="module")
-def trained_on_googles(googles_stack):
-    return googles_stack.trained()
-
-
-@needs("--pubsub=google")
-def test_it_does_so_on_googles_own_pubsub_emulator(trained_on_googles):
-    """Not a line of ours between the bucket and the functions, but for the signature."""
-    job = trained_on_googles.job
-    assert job["state"] == "JOB_STATE_COMPLETED", job
-
-
-@needs("--registry=firestore")
-def test_it_does_so_with_its_records_in_firestore(googles_stack, trained_on_googles):
-    job = trained_on_googles.job
-    assert job["state"] == "JOB_STATE_COMPLETED", job
-    assert not (googles_stack.directory / "registry.db").exists()
 
 
 def test_a_file_of_bad_rows_is_kept_as_a_refusal_that_says_which_line(stack):
