@@ -7,7 +7,7 @@ import pytest
 from sublet.client import errors
 from sublet.client.errors import refusal_of
 from sublet.error_details import error_info
-from sublet.errors import LostRace, MalformedEvent, SubletError
+from sublet.errors import BetterAlone, LostRace, MalformedEvent, SubletError
 
 
 def family(kind):
@@ -17,7 +17,7 @@ def family(kind):
 SENT = [
     kind
     for kind in family(SubletError)
-    if kind.__module__ == "sublet.errors" and kind not in (LostRace, MalformedEvent)
+    if kind.__module__ == "sublet.errors" and kind not in (BetterAlone, LostRace, MalformedEvent)
 ]
 
 

@@ -28,6 +28,7 @@ from typing import Any, Final, TypeGuard
 from sublet.errors import (
     AccessDenied,
     AlreadyExists,
+    BetterAlone,
     Conflict,
     FailedPrecondition,
     InvalidRequest,
@@ -99,7 +100,7 @@ class JobDeleted(BadState):
     """Raised when a job is gone, or going, while it is waited for."""
 
 
-_NOT_ON_THE_WIRE: Final = (LostRace, MalformedEvent)
+_NOT_ON_THE_WIRE: Final = (BetterAlone, LostRace, MalformedEvent)
 _OTHER_CODES: Final[Mapping[int, type[SubletError]]] = {
     4: TryAgain,  # DEADLINE_EXCEEDED
     8: TryAgain,  # RESOURCE_EXHAUSTED
