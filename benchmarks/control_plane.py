@@ -1,7 +1,8 @@
 """
 How much the control plane bears, and what it loses: bursts of finalised objects through the real
-processes, with and without `kill -9`; a hundred accounts of which one floods; the sweep over many
-running jobs; the rows of a big file. Medians of several runs, with CPU time beside wall time.
+processes, with and without `kill -9`; events that come evenly; a hundred accounts of which one
+floods; the sweep over many running jobs; the rows of a big file. Medians of several runs, with CPU
+time beside wall time.
 
     make bench-control-plane
     make bench-control-plane OPTIONS="--only burst --burst-s 600 --runs 1"
@@ -30,6 +31,7 @@ from running_stack import RunningStack
 _PAUSE_BETWEEN_KILLS_S = 1.5
 _FIRST_OBJECTS = 60
 _FEWEST_OBJECTS = 100
+_STEADY_S = 10.0
 _MB = 10**6
 
 
@@ -49,6 +51,28 @@ def kills(asked: argparse.Namespace) -> bool:
             time.sleep(_PAUSE_BETWEEN_KILLS_S)
 
     return _report_bursts("5 x kill -9", asked, kill_five)
+
+
+def steady(asked: argparse.Namespace) -> bool:
+    """What an event waits where they come evenly. Aim: the 99th percentile under 250 ms."""
+    found: dict[int, list[Burst]] = {rate: [] for rate in asked.rates}
+    for _ in _times(asked.runs):
+        with _loaded() as load:
+            tenant = load.tenant(always_on=not asked.dark)
+            burst(load, {tenant: load.upload(tenant, _FIRST_OBJECTS)})
+            for rate, each in found.items():
+                versions = load.upload(tenant, round(rate * _STEADY_S))
+                each.append(burst(load, {tenant: versions}, share_twice=0.0, pause_s=1 / rate))
+    for rate, each in found.items():
+        waits = [list(one.latency_s.values()) for one in each]
+        _line(
+            "steady",
+            f"{rate}/s for {_STEADY_S:.0f} s: "
+            f"p50 {_middle(1000 * percentile(one, 0.5) for one in waits)} ms, "
+            f"p99 {_middle(1000 * percentile(one, 0.99) for one in waits)} ms",
+            "p99 250 ms",
+        )
+    return all(one.is_clean() for each in found.values() for one in each)
 
 
 def flood(asked: argparse.Namespace) -> bool:
@@ -128,6 +152,7 @@ def rows(asked: argparse.Namespace) -> bool:
 
 PARTS: dict[str, Callable[[argparse.Namespace], bool]] = {
     "burst": bursts,
+    "steady": steady,
     "kills": kills,
     "flood": flood,
     "sweep": sweep,
@@ -222,6 +247,7 @@ def main() -> int:
         help="Data accounts are dark by default, as they are made; what limits a burst then is the "
         "rest that each takes after its last lease, not the machine.",
     )
+    parser.add_argument("--rates", type=int, nargs="+", default=[25, 50, 100])
     parser.add_argument("--accounts", type=int, default=100)
     parser.add_argument("--flood", type=int, default=150)
     parser.add_argument("--jobs", type=int, default=10_000)

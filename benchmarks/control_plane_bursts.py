@@ -92,12 +92,21 @@ class Load:
                 for tenant, count in counts.items()
             }
 
-    def publish(self, tenant: Tenant, versions: Sequence[ObjectVersion]) -> dict[str, float]:
-        """All their notifications, as Cloud Storage words them; when each was first sent."""
+    def publish(
+        self, tenant: Tenant, versions: Sequence[ObjectVersion], *, pause_s: float = 0.0
+    ) -> dict[str, float]:
+        """
+        All their notifications, as Cloud Storage words them; when each was first sent.
+
+        Args:
+            pause_s: from one notification to the next.
+        """
         topic = f"projects/{PLATFORM}/topics/sublet-objects-{tenant.name}"
         sent_at: dict[str, float] = {}
-        for start in range(0, len(versions), _AT_ONCE):
-            batch = versions[start : start + _AT_ONCE]
+        started, at_once = time.time(), 1 if pause_s else _AT_ONCE
+        for start in range(0, len(versions), at_once):
+            batch = versions[start : start + at_once]
+            time.sleep(max(0.0, started + start * pause_s - time.time()))
             now = time.time()
             self._publisher.publish(topic=topic, messages=[_notification(v) for v in batch])
             for version in batch:
@@ -153,9 +162,10 @@ def burst(
     dropped: dict[Tenant, Sequence[ObjectVersion]],
     *,
     share_twice: float = 0.1,
+    pause_s: float = 0.0,
     meanwhile: Callable[[], Any] = lambda: None,
 ) -> Burst:
-    """Every tenant's notifications at once."""
+    """Every tenant's notifications, at once or with a pause between any two."""
     chance = random.Random(7)  # noqa: S311  a load, not a secret
     known = {str(dataset.object) for dataset in load.datasets()}
     wanted = [version for versions in dropped.values() for version in versions]
@@ -166,7 +176,7 @@ def burst(
         for tenant, versions in dropped.items():
             events = with_twice(versions, share_twice, chance)
             num_events += len(events)
-            sent_at |= load.publish(tenant, events)
+            sent_at |= load.publish(tenant, events, pause_s=pause_s)
         meanwhile()
         load.wait_for([*known, *map(str, wanted)])
     datasets = [d for d in load.datasets() if str(d.object) in sent_at]

@@ -26,6 +26,14 @@ def test_a_burst_with_repeats_through_a_death_loses_nothing_and_doubles_nothing(
     assert (found.num_lost, found.num_twice, found.num_refused) == (0, 0, 0)
 
 
+def test_events_that_come_evenly_are_registered_one_by_one(load):
+    tenant = load.tenant(always_on=True)
+    versions = load.upload(tenant, 5)
+    found = burst(load, {tenant: versions}, share_twice=0.0, pause_s=0.1)
+    assert found.is_clean() and found.num_events == 5
+    assert found.wall_s > 4 * 0.1
+
+
 def test_an_account_that_floods_keeps_nobody_else_from_being_registered(load):
     flooding, *others = [load.tenant(always_on=True) for _ in range(3)]
     found = burst(load, load.upload_for({flooding: 12} | dict.fromkeys(others, 1)))
