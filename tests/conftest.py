@@ -62,6 +62,8 @@ def served(world, server):
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Workers are more than cores: torch's second thread, in any process, takes one from another."""
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+"""What tests hold a training to is a CPU's: a GPU adds in another order. Who names one tests it."""
 gc.disable()
 """Until all is imported and collected: that stays, and walking through it is 5 s of CPU."""
 

@@ -10,7 +10,7 @@ Source: https://docs.pytorch.org/docs/stable/notes/extending.html#extending-torc
 
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
@@ -25,6 +25,11 @@ from torch.utils.weak import WeakTensorKeyDictionary
 GPU = torch.device("cuda", 0)
 CPU = torch.device("cpu")
 aten = torch.ops.aten
+
+
+def some_gpu():
+    """The machine's own, where it shows one (CUDA_VISIBLE_DEVICES); else one that is pretended."""
+    return nullcontext() if torch.cuda.is_available() else pretended_gpu()
 
 
 @contextmanager

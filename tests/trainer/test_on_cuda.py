@@ -1,6 +1,9 @@
 """
 What a GPU is given to do, walked through on one that is pretended (tests/pretend_gpu.py): nothing
-of it is refused there, it comes to what it comes to on a CPU, and the CPU runs ahead of it.
+of it is refused there, it comes to what it comes to on a CPU, and the CPU runs ahead of it. With a
+real one, on that:
+
+    CUDA_VISIBLE_DEVICES=0 pytest tests/trainer/test_on_cuda.py
 """
 
 from dataclasses import replace
@@ -8,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from pretend_gpu import GPU, pretended_gpu
+from pretend_gpu import GPU, pretended_gpu, some_gpu
 from trainer_steps import CPU, ONE_CORE, SETTINGS, documents_of, trained_on
 from trainer_world import chat
 
@@ -25,8 +28,8 @@ from sublet_trainer.models.loss import trained_log_probs
 from sublet_trainer.processes.ranks import Alone
 from sublet_trainer.training import TrainingState
 
-pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="while one is pretended torch does not start the real one"
+only_pretended = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="a real GPU says it in other words, and does not count waits"
 )
 BASE = ModelName.parse("accounts/fireworks/models/tiny-random")
 FEW_STEPS = replace(SETTINGS, epochs=1, batch_size=150, learning_rate=1e-4)
@@ -110,12 +113,13 @@ def test_a_training_comes_to_on_a_gpu_what_it_comes_to_on_a_cpu(
         return np.array([(step.loss, step.grad_norm) for step in metrics])
 
     expected = curve(CPU)
-    with pretended_gpu():
+    with some_gpu():
         actual = curve(GPU)
     assert len(expected) > 1  # the second with what the first has learnt
     assert actual == pytest.approx(expected, rel=0.03, abs=0.01)
 
 
+@only_pretended
 @pytest.mark.parametrize("loss", ["supervised", "GRPO", "DPO"])
 def test_the_cpu_waits_for_a_gpu_after_each_row_and_before_the_update_and_nowhere_else(
     model_on, tokeniser, monkeypatch, loss
@@ -148,7 +152,7 @@ def test_what_many_go_on_from_gets_all_of_its_gradients_on_a_gpu_too():
         output = attend(*narrow, Layout.of(row.stretches, device), 0.3)
         return [one.double().cpu() for one in torch.autograd.grad(output.sum(), narrow)]
 
-    with pretended_gpu():
+    with some_gpu():
         found = gradients(GPU, torch.bfloat16)
     for exact, rounded in zip(gradients(CPU, torch.float64), found, strict=True):
         assert (exact - rounded).norm() < 0.01 * exact.norm()
@@ -169,7 +173,7 @@ def test_full_weights_have_on_a_gpu_the_gradients_that_they_have_on_a_cpu(
         trained_log_probs(hidden, base.head_VD, row.targets_S).sum().backward()
         return {name: one.grad.float().cpu() for name, one in base.module.named_parameters()}
 
-    with pretended_gpu():
+    with some_gpu():
         found = gradients(GPU)
     for name, expected in gradients(CPU).items():
         assert (found[name] - expected).norm() < 0.03 * expected.norm(), name
@@ -191,11 +195,12 @@ def test_an_evaluation_comes_to_on_a_gpu_what_it_comes_to_on_a_cpu(model_on, tok
         evaluation.catch_up(state)
         return state.evaluations[0].eval_loss
 
-    with pretended_gpu():
+    with some_gpu():
         found = loss_on(GPU)
     assert found == pytest.approx(loss_on(CPU), rel=0.01)
 
 
+@only_pretended
 def test_what_a_gpu_refuses_is_refused_by_the_pretended_one_too(model_on, tokeniser):
     """Else all of the above would promise nothing."""
     (row,) = pack(documents_of(tokeniser, ROWS["supervised"], loss=None), capacity=999, device=CPU)
