@@ -26,29 +26,26 @@ from sublet.errors import (
     AlreadyExists,
     FailedPrecondition,
     InvalidRequest,
-    LostRace,
     MalformedEvent,
     NotFound,
     SubletError,
-    TryAgain,
 )
-from sublet.events import DatasetRefused, DatasetRegistered, Fact, ObjectFinalized
+from sublet.events import ObjectFinalized
+from sublet.keeping import Decision, Keeping, job_request
 from sublet.losses import verify_trains_on
 from sublet.models import Model
 from sublet.names import (
     LIVE_GENERATION,
     AccountName,
     DatasetName,
-    JobName,
-    ModelName,
     ObjectVersion,
     OutputPrefix,
     WatchName,
 )
 from sublet.outbox import Outbox
-from sublet.ports import Clock, OutboxEntry, Query, Registry, Write, create
+from sublet.ports import Clock, Query, Registry
 from sublet.together import attempt, outcome
-from sublet.training_runs import DEFAULT_OUTPUT_PREFIX, JobRequest, creating
+from sublet.training_runs import DEFAULT_OUTPUT_PREFIX
 from sublet.verification import Candidate, Examination, Verification
 from sublet.watches import TrainingTemplate, Watch, longest_match
 
@@ -86,20 +83,12 @@ class _Wanted:
         return Candidate(object=self.version, output=output)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Decided:
-    """What a generation is to become, and the job that it is to be trained by, if any."""
-
-    dataset: Dataset
-    template: TrainingTemplate | None = None
-
-
 class Registration:
     def __init__(
         self, registry: Registry, outbox: Outbox, verification: Verification, clock: Clock
     ) -> None:
         self._registry = registry
-        self._outbox = outbox
+        self._keeping = Keeping(registry, outbox, verification.ownership)
         self._verification = verification
         self._clock = clock
 
@@ -125,9 +114,7 @@ class Registration:
         decided = self._decided(wanted, attempt(examine))
         if decided is None:
             return None
-        dataset, entries = self._keep(decided)
-        self._outbox.publish(entries)
-        return dataset
+        return self._keeping.keep(decided)
 
     def handle_together(
         self, events: Sequence[ObjectFinalized]
@@ -148,11 +135,10 @@ class Registration:
             for members in _by_bucket(wanted)
             for one, examined in zip(members, self._examined(members), strict=True)
         }
-        kept, entries = self._keep_together(
-            [one for one in decided.values() if isinstance(one, _Decided)]
+        kept = self._keeping.keep_together(
+            [one for one in decided.values() if isinstance(one, Decision)]
         )
-        self._outbox.publish(entries)
-        left = {name: one for name, one in decided.items() if not isinstance(one, _Decided)}
+        left = {name: one for name, one in decided.items() if not isinstance(one, Decision)}
         answers: dict[DatasetName, Dataset | SubletError | None] = {**left, **kept}
         return [answers[one.name] if isinstance(one, _Wanted) else one for one in wanted]
 
@@ -216,11 +202,9 @@ class Registration:
             created_by=request.created_by,
         )
         dataset = replace(dataset, requested_url=request.url)
-        kept, entries = self._keep(_Decided(dataset=dataset))
-        self._outbox.publish(entries)
-        return _as_requested(kept, request)
+        return _as_requested(self._keeping.keep(Decision(dataset=dataset)), request)
 
-    def _decided(self, wanted: _Wanted, found: Examination | SubletError) -> _Decided | None:
+    def _decided(self, wanted: _Wanted, found: Examination | SubletError) -> Decision | None:
         """What it is to become; nothing where the generation is gone already."""
         try:
             examined = outcome(found)
@@ -236,97 +220,11 @@ class Registration:
             created_by=watch.created_by,
         )
         if dataset.state is not DatasetState.READY or watch.template is None:
-            return _Decided(dataset=dataset)
+            return Decision(dataset=dataset)
         if obstacle := self._obstacle_to_training(dataset, watch.template):
             untrained = Status(code="FAILED_PRECONDITION", message=f"not trained: {obstacle}")
-            return _Decided(dataset=replace(dataset, status=untrained))
-        return _Decided(dataset=dataset, template=watch.template)
-
-    def _keep_together(
-        self, decided: Sequence[_Decided]
-    ) -> tuple[dict[DatasetName, Dataset | SubletError], list[OutboxEntry]]:
-        """
-        In one commit, for all of an account's write the same audit log; or each in its own, where
-        two write another record that is the same, or somebody has kept one of them meanwhile.
-        """
-        writes: list[Write] = []
-        facts: list[Fact] = []
-        for one in decided:
-            more, told = self._writes(one)
-            writes += more
-            facts += told
-        written = {(type(write.record), write.record.key) for write in writes}
-        if not decided or len(written) < len(writes):
-            return self._keep_each(decided)
-        try:
-            entries = self._registry.commit(*writes, announcing=facts)
-        except SubletError:
-            return self._keep_each(decided)
-        return {one.dataset.name: one.dataset for one in decided}, entries
-
-    def _keep_each(
-        self, decided: Sequence[_Decided]
-    ) -> tuple[dict[DatasetName, Dataset | SubletError], list[OutboxEntry]]:
-        kept: dict[DatasetName, Dataset | SubletError] = {}
-        entries: list[OutboxEntry] = []
-        for one in decided:
-            found = attempt(partial(self._keep, one))
-            if isinstance(found, SubletError):
-                kept[one.dataset.name] = found
-            else:
-                kept[one.dataset.name], more = found
-                entries += more
-        return kept, entries
-
-    def _keep(self, decided: _Decided) -> tuple[Dataset, list[OutboxEntry]]:
-        """
-        Commit dataset, pinned bucket, job and what announces them together.
-
-        Whoever comes second finds what the first one kept, and returns that.
-        """
-        dataset = decided.dataset
-        writes, facts = self._writes(decided)
-        try:
-            entries = self._registry.commit(*writes, announcing=facts)
-        except LostRace as error:
-            if winner := self._registry.get(Dataset, dataset.name):
-                return winner.record, []
-            raise TryAgain(f"{dataset.name}: {error}") from None
-        return dataset, entries
-
-    def _writes(self, decided: _Decided) -> tuple[list[Write], list[Fact]]:
-        """Dataset, pinned bucket, job, and what announces them."""
-        dataset, template = decided.dataset, decided.template
-        writes: list[Write] = [create(dataset)]
-        facts: list[Fact] = []
-        if dataset.state is DatasetState.READY:
-            writes += self._verification.ownership.pinning(dataset, self._prefix_of(dataset))
-            facts.append(
-                DatasetRegistered(
-                    dataset=dataset.name,
-                    object=dataset.object,
-                    watch=dataset.watch,
-                    registered_at=dataset.created_at,
-                )
-            )
-        else:
-            facts.append(
-                DatasetRefused(
-                    dataset=dataset.name, object=dataset.object, refused_at=dataset.created_at
-                )
-            )
-        if template:
-            job = _job_request(dataset, template).job(dataset, dataset.created_at)
-            *job_and_model, requested = creating(job)
-            writes += job_and_model
-            facts.append(requested)
-        return writes, facts
-
-    def _prefix_of(self, dataset: Dataset) -> str:
-        """What the dataset makes the account's own: its watch's prefix, its folder, or itself."""
-        watch = self._registry.get(Watch, dataset.watch) if dataset.watch else None
-        folder, slash, _ = dataset.object.object.rpartition("/")
-        return watch.record.prefix if watch else folder + slash or dataset.object.object
+            return Decision(dataset=replace(dataset, status=untrained))
+        return Decision(dataset=dataset, template=watch.template)
 
     def _obstacle_to_training(self, dataset: Dataset, template: TrainingTemplate) -> str:
         """Why the dataset, although registered, cannot be trained as its watch asks; or nothing."""
@@ -339,7 +237,7 @@ class Registration:
                 return str(problem)
         if self._registry.get(Model, template.base_model) is None:
             return f"base model {template.base_model} does not exist"
-        output_model = _job_request(dataset, template).output_model
+        output_model = job_request(dataset, template).output_model
         if self._registry.get(Model, output_model):
             return f"model {output_model} already exists"
         return ""
@@ -406,24 +304,6 @@ def _by_bucket(found: Iterable[object]) -> list[list[_Wanted]]:
         if isinstance(one, _Wanted):
             buckets[one.account.name, one.version.bucket][one.name] = one
     return [list(members.values()) for members in buckets.values()]
-
-
-def _job_request(dataset: Dataset, template: TrainingTemplate) -> JobRequest:
-    """
-    Job and model are named after the dataset, hence after the generation: a repeat finds them.
-    """
-    return JobRequest(
-        name=JobName.of(dataset.name.account, dataset.name.id),
-        dataset=dataset.name,
-        base_model=template.base_model,
-        output_model=ModelName.of(dataset.name.account, dataset.name.id),
-        settings=template.settings,
-        machine=template.machine,
-        output_prefix=template.output_prefix,
-        display_name=dataset.display_name,
-        watch=dataset.watch,
-        created_by=dataset.created_by,
-    )
 
 
 def _check_format(request: DatasetRequest, examined: Examination) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from types import CodeType, FunctionType
 
 USE_CASES = (
-    *("auditing", "data_accounts", "delivery", "dispatch", "holding", "lending", "looks"),
-    *("minting", "outbox", "quarantine", "reclaiming", "registration", "repairs", "revocation"),
-    *("sweep", "together", "training_runs", "verification"),
+    *("auditing", "data_accounts", "delivery", "dispatch", "holding", "keeping", "lending"),
+    *("looks", "minting", "outbox", "quarantine", "reclaiming", "registration", "repairs"),
+    *("revocation", "sweep", "together", "training_runs", "verification"),
 )
 _TELL = "tell_of_a_recovery"
 

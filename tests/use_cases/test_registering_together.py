@@ -9,6 +9,7 @@ import pytest
 from indexed_registry import IndexedRegistry
 from memory_world import ACME, REGISTRAR, VIEWER, World, rows
 
+from sublet.buckets import PinnedBucket
 from sublet.datasets import Dataset, DatasetState
 from sublet.errors import BetterAlone, InvalidRequest, MalformedEvent, TryAgain
 from sublet.events import DatasetRegistered, ObjectFinalized, TrainingRequested
@@ -58,16 +59,20 @@ class AskedCloud(MemoryCloud):
 
 class WatchedRegistry(MemoryRegistry):
     """
-    Keeps how many datasets each commit made; something may happen once before or after such a one.
+    Keeps how many datasets each commit made; something may happen once before or after such a one,
+    and that of one object may be refused.
     """
 
     def __init__(self, clock) -> None:
         super().__init__(clock)
         self.num_datasets: list[int] = []
-        self.before_datasets = self.after_datasets = None
+        self.before_datasets = self.after_datasets = self.refused = None
 
     def commit(self, *writes, announcing=()):
-        count = sum(isinstance(write.record, Dataset) for write in writes)
+        objects = [write.record.object for write in writes if isinstance(write.record, Dataset)]
+        if self.refused in objects:
+            raise TryAgain("busy")
+        count = len(objects)
         if count:
             self.num_datasets.append(count)
             self._once("before_datasets")
@@ -187,6 +192,25 @@ def test_once_the_bucket_is_the_accounts_own_they_are_kept_in_one_commit(world):
     world.records.num_datasets.clear()
     world.registration.handle_together(finalized(*drop(world, 4)))
     assert world.records.num_datasets == [4]
+    assert len(world.publisher.published) == 2 + 4 * 2
+
+
+def test_a_bucket_that_is_new_becomes_the_accounts_own_under_each_prefix(world):
+    world.watch(prefix="more/")
+    world.registration.handle_together(finalized(world.drop(), world.drop(name="more/a.jsonl")))
+    assert sorted(world.the(PinnedBucket).prefixes) == ["data/", "more/"]
+
+
+def test_one_that_cannot_be_kept_now_comes_again_and_the_others_are_kept(world):
+    world.announce(world.drop(name="data/first.jsonl"))
+    versions = drop(world, 3)
+    world.records.refused = versions[1]
+    one, refused, other = world.registration.handle_together(finalized(*versions))
+    assert {one.state, other.state} == {DatasetState.READY}
+    assert isinstance(refused, TryAgain)
+    assert len(world.publisher.published) == 2 + 2 * 2
+    world.records.refused = None
+    assert world.announce(versions[1]).state is DatasetState.READY
 
 
 def test_where_somebody_has_kept_one_of_them_the_others_are_kept_all_the_same(world):
@@ -195,7 +219,7 @@ def test_where_somebody_has_kept_one_of_them_the_others_are_kept_all_the_same(wo
     world.records.before_datasets = lambda: world.announce(versions[1])
     datasets = world.registration.handle_together(finalized(*versions))
     assert [dataset.object for dataset in datasets] == versions
-    assert {d.name for d in world.all(Dataset)} == {first.name, *(d.name for d in datasets)}
+    assert {d.name: d for d in world.all(Dataset)} == {d.name: d for d in (first, *datasets)}
     assert len(world.all(Job)) == 4
     assert len(world.publisher.published) == 8
 
