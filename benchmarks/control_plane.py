@@ -5,7 +5,7 @@ floods; the sweep over many running jobs; the rows of a big file. Medians of sev
 time beside wall time.
 
     make bench-control-plane
-    make bench-control-plane OPTIONS="--only burst --burst-s 600 --runs 1"
+    make bench-control-plane OPTIONS="--only burst --burst-s 10 --runs 1"
 
 Of the events that are asked for, a run takes as many as `--burst-s` seconds hold at the rate of a
 first small burst on the same stack; what was left out for that is printed.
@@ -240,7 +240,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--events", type=int, default=10_000)
-    parser.add_argument("--burst-s", type=float, default=25.0, help="How long a burst should take.")
+    parser.add_argument("--burst-s", type=float, default=120.0, help="How long a burst should take.")
     parser.add_argument(
         "--dark",
         action="store_true",
