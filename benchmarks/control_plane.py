@@ -240,7 +240,9 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--only", choices=PARTS, action="append")
     parser.add_argument("--events", type=int, default=10_000)
-    parser.add_argument("--burst-s", type=float, default=120.0, help="How long a burst should take.")
+    parser.add_argument(
+        "--burst-s", type=float, default=120.0, help="How long a burst should take."
+    )
     parser.add_argument(
         "--dark",
         action="store_true",
