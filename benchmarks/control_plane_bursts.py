@@ -1,7 +1,7 @@
 """
 Bursts of finalised objects through a whole local stack: Pub/Sub's push, register-dataset, the lease
 broker and the emulated Cloud Storage and IAM, each in its own process. Objects are uploaded first,
-with their notifications held back; then all notifications are published at once, some of them
+with their notifications held back; then all of these are published, at once or evenly, some of them
 twice. What became of them is read from the registry's file, when the burst has come to rest.
 """
 

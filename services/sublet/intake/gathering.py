@@ -64,6 +64,7 @@ class Gathering(Generic[E, R]):
 
     @property
     def num_waiting(self) -> int:
+        """Events that no company has taken up yet."""
         with self._lock:
             return sum(len(queue.waiting) for queue in self._queues.values())
 
