@@ -31,14 +31,14 @@ promises-on-google: install
 
 # vLLM's own LoRA loader on what the trainer writes, without vLLM's kernels, in an environment of its own that
 # finds torch and the rest in this one; 2 minutes, and what it takes to build vLLM's Python comes from PyPI.
-VLLM := .venv-vllm
+VLLM := 0.33.0
 adapters-in-vllm: install
-	test -d $(VLLM) || python3 -m venv $(VLLM)
-	$(BIN)/python -c $(SITE) > "$$($(VLLM)/bin/python -c $(SITE))/sublet.pth"
-	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement tests/trainer/vllm.txt
-	VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=0.33.0 $(VLLM)/bin/pip install --quiet --disable-pip-version-check \
-		--no-deps --no-build-isolation --no-binary vllm vllm==0.33.0
-	PYTHONPATH=services:trainer $(VLLM)/bin/python -m pytest tests/trainer/test_vllm.py
+	test -d .venv-vllm || $(PYTHON) -m venv .venv-vllm
+	$(BIN)/python -c $(SITE) > "$$(.venv-vllm/bin/python -c $(SITE))/sublet.pth"
+	.venv-vllm/bin/pip install --quiet --disable-pip-version-check --no-deps --requirement tests/trainer/vllm.txt
+	VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$(VLLM) .venv-vllm/bin/pip install --quiet --disable-pip-version-check \
+		--no-deps --no-build-isolation --no-binary vllm vllm==$(VLLM)
+	PYTHONPATH=services:trainer .venv-vllm/bin/python -m pytest tests/trainer/test_vllm.py
 
 lint: install
 	$(BIN)/ruff format --check

@@ -246,10 +246,9 @@ def main() -> int:
     parser.add_argument(
         "--dark",
         action="store_true",
-        help="Data accounts are dark by default, as they are made; what limits a burst then is the "
-        "rest that each takes after its last lease, not the machine.",
+        help="Data accounts are dark by default, as they are made, and not always on.",
     )
-    parser.add_argument("--rates", type=int, nargs="+", default=[25, 50, 100])
+    parser.add_argument("--rates", type=int, nargs="+", default=[25, 50, 100, 150])
     parser.add_argument("--accounts", type=int, default=100)
     parser.add_argument("--flood", type=int, default=150)
     parser.add_argument("--jobs", type=int, default=10_000)

@@ -323,13 +323,7 @@ class World:
     def announce(
         self, version: ObjectVersion, account: AccountName | None = ACME
     ) -> Dataset | None:
-        event = ObjectFinalized(
-            bucket=version.bucket,
-            object=version.object,
-            generation=version.generation,
-            account=account,
-        )
-        return self.register(event)
+        return self.register(ObjectFinalized.of(version, account))
 
     def register(self, event: ObjectFinalized) -> Dataset | None:
         return self.registration.handle(event)

@@ -6,7 +6,7 @@ them.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 from sublet.names import (
     AccountName,
@@ -34,6 +34,15 @@ class ObjectFinalized:
     object: str
     generation: Generation
     account: AccountName | None
+
+    @classmethod
+    def of(cls, version: ObjectVersion, account: AccountName | None) -> Self:
+        return cls(
+            bucket=version.bucket,
+            object=version.object,
+            generation=version.generation,
+            account=account,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ class OwnerAct(StrEnum):
     RESUMES = "a job that failed or was cancelled is asked for again, twice at once"
     BAD_ROWS = "an object has rows that nobody can train on"
     OTHER_ROWS = "an object has rows for another kind of training than its watch asks for"
+    LONG_NAMES = "an object's name is so long that it cannot share a lease"
     TURNS_OFF = "a watch is turned off, and on again"
     WITHDRAWS = "the data accounts' grants are taken back, and given again"
 

@@ -15,7 +15,7 @@ from typing import Any
 from simulation.faults import CloudFault, MessageFault, TrainerFault
 from simulation.scheduler import Done, Process, Scheduler
 
-from sublet.errors import LostRace, MalformedEvent
+from sublet.errors import BetterAlone, LostRace, MalformedEvent
 from sublet.events import Fact
 from sublet.machines import Machine
 from sublet.memory.cloud import MemoryCloud
@@ -266,19 +266,22 @@ class Topics:
     def _handle_together(self, bucket: str) -> None:
         company = self._arrived.pop(bucket)
         messages = [message for message, _, _ in company]
-        handle = self.handlers[type(messages[0])].together
-        assert handle is not None
+        handler = self.handlers[type(messages[0])]
+        assert handler.together is not None
         self._scheduler.seen["events handled together"] += len(company) > 1
 
         def answered(answers: Sequence[object] | None, error: BaseException | None) -> None:
-            for (_, _, done), answer in zip(
-                company, answers or [error] * len(company), strict=True
-            ):
-                done(answer, answer if isinstance(answer, BaseException) else None)
+            answers = answers or [error] * len(company)
+            for (message, where, done), answer in zip(company, answers, strict=True):
+                if isinstance(answer, BetterAlone):
+                    alone = partial(handler.alone, message)
+                    self._scheduler.spawn(f"{where} alone", alone, done)
+                else:
+                    done(answer, answer if isinstance(answer, BaseException) else None)
 
         where = company[0][1]
         name = where if len(company) == 1 else f"{where} and {len(company) - 1} more"
-        self._scheduler.spawn(name, partial(handle, messages), answered)
+        self._scheduler.spawn(name, partial(handler.together, messages), answered)
 
     def _give_up(self, where: str) -> None:
         unit = where.partition(" ")[0]

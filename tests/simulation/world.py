@@ -65,6 +65,7 @@ SWEEP_EVERY_S = 400.0
 CHAOS_S = 1600.0
 WITHDRAWN_S = 350.0
 _FOR_EVER_S = 1e6
+_LONG_STEM = "n" * 256
 _GET, _CREATE = "storage.objects.get", "storage.objects.create"
 
 
@@ -131,7 +132,7 @@ class SimulatedWorld(World):
     # --- events -----------------------------------------------------------------------------------
 
     def _found(self, found: ObjectFound) -> object:
-        return self.registration.handle(finalized(found.object, found.account))
+        return self.registration.handle(ObjectFinalized.of(found.object, found.account))
 
     def sweep_once(self, number: int) -> None:
         def body() -> None:
@@ -162,16 +163,18 @@ class SimulatedWorld(World):
 
     def drop_one(self, tenant: AccountName, number: int, where: str) -> None:
         may_strike, draws = self.scheduler.may_strike, self.draws
+        stem = _LONG_STEM if may_strike(OwnerAct.LONG_NAMES, where) else ""
+        name = f"data/{stem}{number}.jsonl"
         if may_strike(OwnerAct.BAD_ROWS, where):
-            self._put(tenant, f"data/{number}.jsonl", BAD_ROWS)
+            self._put(tenant, name, BAD_ROWS)
         elif may_strike(OwnerAct.OTHER_ROWS, where):
-            self._put(tenant, f"data/{number}.jsonl", OTHER_ROWS)
+            self._put(tenant, name, OTHER_ROWS)
             self.untrainable.add(self.dropped[-1][0])
         else:
-            self._put(tenant, f"data/{number}.jsonl", ROWS)
+            self._put(tenant, name, ROWS)
         if may_strike(OwnerAct.OVERWRITES, where):
             after = draws.between(0, 300, "overwrite", where)
-            put = partial(self._put, tenant, f"data/{number}.jsonl", ROWS)
+            put = partial(self._put, tenant, name, ROWS)
             self.scheduler.at(after, put)
         if may_strike(OwnerAct.REMOVES, where):
             after = draws.between(0, 300, "remove", where)
@@ -190,7 +193,7 @@ class SimulatedWorld(World):
     def _put(self, tenant: AccountName, name: str, data: bytes) -> None:
         version = self.cloud.put(TENANTS[tenant], name, data)
         self.dropped.append((version, tenant))
-        self.topics.send(finalized(version, tenant), f"{version}")
+        self.topics.send(ObjectFinalized.of(version, tenant), f"{version}")
 
     def turn_watch(self, *, on: bool) -> None:
         for stored in self.registry.find(Watch, Query()):
@@ -313,12 +316,3 @@ class RemoteBroker:
         if not opened.reads.is_folder:
             self._world.oracle.handed(opened.token, opened.lease)
         return opened
-
-
-def finalized(version: ObjectVersion, account: AccountName) -> ObjectFinalized:
-    return ObjectFinalized(
-        bucket=version.bucket,
-        object=version.object,
-        generation=version.generation,
-        account=account,
-    )

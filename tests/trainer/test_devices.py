@@ -52,9 +52,10 @@ def test_a_gpu_that_is_too_old_is_named_before_anything_is_read(machine):
         device_of()
 
 
-def test_who_hides_the_gpu_means_the_cpu(machine, monkeypatch):
+@pytest.mark.parametrize("visible", ["", "-1"])
+def test_who_hides_the_gpu_means_the_cpu(machine, monkeypatch, visible):
     machine(gpus=1)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert device_of() == torch.device("cpu")
 
 

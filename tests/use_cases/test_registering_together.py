@@ -26,15 +26,7 @@ BUCKETS = ("acme-data", "acme-more", "globex-data")
 
 
 def finalized(*versions, account=ACME) -> list[ObjectFinalized]:
-    return [
-        ObjectFinalized(
-            bucket=version.bucket,
-            object=version.object,
-            generation=version.generation,
-            account=account,
-        )
-        for version in versions
-    ]
+    return [ObjectFinalized.of(version, account) for version in versions]
 
 
 def drop(world, count) -> list[ObjectVersion]:

@@ -48,7 +48,7 @@ def _check_capability(index: int) -> None:
 
 
 def _has_gpu() -> bool:
-    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    is_hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     return not is_hidden and any(_DEVICES.glob("nvidia[0-9]*"))
 
 

@@ -81,13 +81,7 @@ def object_finalized(envelope: Envelope) -> ObjectFinalized | None:
     attributes = envelope.attributes
     if _subscription_id(envelope.subscription) == FOUND_TOPIC:
         found = fact_of(ObjectFound, envelope)
-        version = found.object
-        return ObjectFinalized(
-            bucket=version.bucket,
-            object=version.object,
-            generation=version.generation,
-            account=found.account,
-        )
+        return ObjectFinalized.of(found.object, found.account)
     if "eventType" not in attributes:
         raise MalformedEvent("not a notification of Cloud Storage: it has no eventType")
     if attributes["eventType"] != "OBJECT_FINALIZE":

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from threading import BoundedSemaphore, Event, Lock
+from traceback import extract_tb
 from typing import Final, Generic, TypeVar
 
 from sublet.errors import BetterAlone, SubletError
@@ -98,7 +99,9 @@ class Gathering(Generic[E, R]):
             for guest in company:
                 guest.answer = error
         except Exception as error:  # noqa: BLE001  whose fault it is shows when each is alone
-            log("ERROR", f"{type(error).__name__} of {len(company)} events; each is handled alone")
+            place = extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__} in {place.name}, line {place.lineno}"
+            log("ERROR", f"{what}, of {len(company)} events; each is handled alone")
         finally:
             self._hand_over(kind, queue)
             for guest in company:
