@@ -171,7 +171,9 @@ def verify_varlen(query, key, value, starts_q, starts_k, *longest, **__):
     for one in (query, key, value):
         verify(one.dtype in (torch.bfloat16, torch.float16), f"bf16 or fp16, got {one.dtype}")
         verify(one.dtype == query.dtype and one.stride(-1) == 1, "one type, contiguous heads")
-        verify(one.shape[2] % 8 == 0 and one.shape[2] <= 256, f"other heads than {one.shape[2]}")
+        width = one.shape[2]
+        verify(width % 8 == 0 and width <= 256, f"other heads than {width}")
+        verify(not 192 < width <= 224, f"other heads than {width}, if it is an L4")
     verify(key.shape == value.shape and query.shape[1] % key.shape[1] == 0, "heads in groups")
     for starts, length, of in ((starts_q, longest[0], query), (starts_k, longest[1], key)):
         verify(isinstance(starts, OnGpu) and starts.dtype == torch.int32, "starts there, int32")

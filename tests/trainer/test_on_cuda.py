@@ -158,6 +158,26 @@ def test_what_many_go_on_from_gets_all_of_its_gradients_on_a_gpu_too():
         assert (exact - rounded).norm() < 0.01 * exact.norm()
 
 
+@pytest.mark.parametrize("width", [12, 64, 192, 208, 256, 264])
+def test_heads_of_every_width_attend_on_a_gpu_as_on_a_cpu(width):
+    stretches = (Stretch(slice(0, 150)), Stretch(slice(150, 170), before=(slice(0, 30),)))
+    torch.manual_seed(0)
+    inputs = [torch.randn(170, num_heads, width) for num_heads in (4, 2, 2)]
+
+    def output_and_gradients(device):
+        narrow = [one.to(device, torch.bfloat16).requires_grad_() for one in inputs]
+        output = attend(*narrow, Layout.of(stretches, device), width**-0.5)
+        return [
+            one.float().cpu()
+            for one in (output, *torch.autograd.grad(output.square().sum(), narrow))
+        ]
+
+    with some_gpu():
+        found = output_and_gradients(GPU)
+    for expected, there in zip(output_and_gradients(CPU), found, strict=True):
+        assert (there - expected).norm() < 0.02 * expected.norm()
+
+
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_full_weights_have_on_a_gpu_the_gradients_that_they_have_on_a_cpu(
     folder, tokeniser, recomputes

@@ -5,7 +5,8 @@ On the CPU it is matrix products by document and block of queries: torch's own f
 slower there on documents of some hundred tokens, most of all backward. The probabilities of short
 documents are kept for the backward pass; it makes those of longer ones again, so that memory does
 not grow with the square of a length. On a GPU it is torch's own kernel, which wants each document
-whole: what several share is copied for it, and counted once.
+whole: what several share is copied for it, and counted once. Heads that this does not take go the
+CPU's way there too.
 
 Shapes: T tokens of a row, of a stretch, or of a block; H query heads, K key-value heads, G = H / K
 query heads to a key-value head, D width of a head, S the keys that a block may see and what pads
@@ -123,12 +124,22 @@ def attend(
     """softmax(scale * q k') v, each token looking at its own document up to itself; (T, H, D)."""
     if isinstance(layout, LayerMemory):
         return layout.attend(query_THD, key_TKD, value_TKD, scale)
-    if layout.whole is not None:
+    if layout.whole is not None and _is_taken_by_kernel(query_THD):
         return _attend_whole(query_THD, key_TKD, value_TKD, layout.whole, scale)
     output_THD: Tensor = _AttendByStretch.apply(  # type: ignore[no-untyped-call]
         query_THD, key_TKD, value_TKD, layout.stretches, scale
     )
     return output_THD
+
+
+def _is_taken_by_kernel(query_THD: Tensor) -> bool:
+    """
+    On every GPU; some take those between, too.
+
+    Source: https://github.com/pytorch/pytorch/blob/main/aten/src/ATen/native/transformers/cuda/sdp_utils.cpp
+    """
+    width = query_THD.shape[-1]
+    return width % 8 == 0 and (width <= 192 or 224 < width <= 256)
 
 
 class _AttendByStretch(torch.autograd.Function):
@@ -232,16 +243,19 @@ def _probabilities(
     scores = query @ key_KSD.mT
     by_query_KTGS = scores.view(len(scores), num_queries, -1, scores.shape[-1])
     first = (num_keys - num_queries) // _ALIGNED * _ALIGNED
-    by_query_KTGS[..., first:] += _unseen(num_queries, num_keys - first, scores.dtype)
+    by_query_KTGS[..., first:] += _unseen(
+        num_queries, num_keys - first, scores.dtype, scores.device
+    )
     return torch.softmax(scores, dim=-1)
 
 
 @lru_cache
-def _unseen(num_queries: int, num_keys: int, dtype: torch.dtype) -> Tensor:
+def _unseen(num_queries: int, num_keys: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """
     -inf for keys that a query comes before, and padding, (T, 1, S); the last key is the last query.
     """
-    unseen_TS = torch.full((num_queries, _padded(num_keys)), -torch.inf, dtype=dtype)
+    shape = (num_queries, _padded(num_keys))
+    unseen_TS = torch.full(shape, -torch.inf, dtype=dtype, device=device)
     return unseen_TS.triu_(1 + num_keys - num_queries)[:, None]
 
 
