@@ -4,11 +4,13 @@ The trainer against TRL's SFTTrainer and transformers' Trainer, in turn on one m
     python benchmarks/trainer.py
     python benchmarks/trainer.py --rounds 5 --steps 12 --dtype fp32
     python benchmarks/trainer.py --device cuda
+    python benchmarks/trainer.py --only "sublet compiled"
 
 Each of the others runs beside sublet in every round, on the same steps, both in processes of their
 own and one after the other, so that a ratio compares two neighbours in time. Data: docstrings of
-the standard library as conversations, loss on the answers. TRL and its pins are installed into a
-venv of their own the first time; base model and venv are kept in ~/.cache/sublet.
+the standard library as conversations, loss on the answers. "sublet compiled" is sublet with its
+layers compiled from the first step on, on a CPU only where it is named. TRL and its pins are
+installed into a venv of their own the first time; base model and venv are kept in ~/.cache/sublet.
 """
 
 import argparse
@@ -33,6 +35,7 @@ CONTESTANTS = Path(__file__).with_name("trainer_contestants.py")
 PEERS = ("trl==1.16.0", "datasets==5.2.0")
 CONVERSATIONS_A_STEP = 8
 MAX_TOKENS = 512
+COMPILED = "sublet compiled"
 SHARED_ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",  # keep freed memory: fresh pages cost more than the arithmetic
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
@@ -54,14 +57,16 @@ def main() -> None:
         "TRL packed": ({"name": "trl", "packs": True}, steps),
         "TRL length-grouped": ({"name": "trl", "packs": False}, grouped),
         "transformers Trainer": ({"name": "transformers"}, steps),
+        COMPILED: ({"name": "sublet", "compiles": True}, steps),
     }
+    wanted = given.only or [one for one in contests if one != COMPILED or given.device == "cuda"]
     with tempfile.TemporaryDirectory() as scratch:
         runner = Runner(given, model, python, Path(scratch))
         pairs: dict[str, list[tuple[dict, dict]]] = {}
         peaks = [runner.matrix_speed()]
         for number in range(given.rounds):
             for label, (contest, chosen) in contests.items():
-                if given.only and label not in given.only:
+                if label not in wanted:
                     continue
                 ours = runner.run({"name": "sublet"}, chosen)
                 theirs = runner.run(contest, chosen)
@@ -187,6 +192,7 @@ class Runner:
             rows_a_step = max(1, round(tokens / len(steps) / MAX_TOKENS))
         order = {
             "packs": False,
+            "compiles": False,
             **contest,
             "model": str(self._model),
             "adapter": str(self._adapter),

@@ -87,6 +87,7 @@ def sublet(clock: Clock) -> list[float]:
     from sublet_trainer.data.corpus import Position, StepDocuments
     from sublet_trainer.data.documents import Document
     from sublet_trainer.models.adapter import LoraModel
+    from sublet_trainer.models.compiler import TorchCompiler
     from sublet_trainer.models.precision import use_fastest_true_fp32
     from sublet_trainer.objectives.objective import Supervised
     from sublet_trainer.processes.cores import Cores
@@ -117,6 +118,8 @@ def sublet(clock: Clock) -> list[float]:
     device = torch.device(CONTEST["device"])
     settings = TrainingSettings(lora_rank=RANK, **SETTINGS)
     model = LoraModel(MODEL, rank=RANK, seed=0, device=device, dtype=dtype())
+    if CONTEST["compiles"]:
+        model.compile_layers(TorchCompiler())
     state = TrainingState(num_steps=len(STEPS))
     train(
         model,

@@ -61,6 +61,13 @@ def trained_on(model, tokeniser, rows, *, loss=GRPO, settings=SETTINGS, cores=ON
     return state.metrics
 
 
+def gradient_of(model, row, *, recomputes=False):
+    """Of a row's mean loss."""
+    loss = -model.log_probs(row, recomputes=recomputes).mean()
+    gradients = torch.autograd.grad(loss, [*model.parameters().values()])
+    return torch.cat([one.flatten() for one in gradients])
+
+
 def step_of(model, objective, documents, *, capacity=10_000, cores=ONE_CORE):
     """The loss, its gradient and the metrics of one step."""
     for parameter in model.parameters().values():

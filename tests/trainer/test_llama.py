@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from references import AutoConfig, AutoModelForCausalLM
+from torch._dynamo.utils import counters
+from trainer_steps import gradient_of
 
 from sublet.errors import FailedPrecondition
 from sublet_trainer.data.documents import Document
@@ -14,6 +16,7 @@ from sublet_trainer.data.packing import pack
 from sublet_trainer.models import llama
 from sublet_trainer.models.adapter import LoraModel
 from sublet_trainer.models.base import load_base
+from sublet_trainer.models.compiler import TorchCompiler
 from sublet_trainer.models.llama import Llama
 
 CPU = torch.device("cpu")
@@ -53,7 +56,7 @@ OTHER = {"model_type": "gemma", "head_dim": 8, "hidden_activation": "gelu_pytorc
 
 def saved(folder, config):
     """A model of transformers' making, with weights that leave nothing at zero or one."""
-    config = AutoConfig.for_model(**SIZES, **config)
+    config = AutoConfig.for_model(**{**SIZES, **config})
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
     for weight in model.parameters():
@@ -153,6 +156,41 @@ def test_a_checkpoint_that_lacks_a_tensor_is_refused_by_its_name(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
     with pytest.raises(FailedPrecondition, match=r"lacks 9 of 30 .* model\.layers\.2\.input_lay"):
         load_base(tmp_path, dtype=torch.float32, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("llama with biases", {}), ("qwen3", {}), ("llama", {"use_dora": True})],
+    ids=["biases", "norms of heads", "DoRA"],
+)
+def test_compiled_layers_come_to_the_same_by_one_program_for_all(kind, shape, tmp_path):
+    """By torch's tracer alone, which is what could leave something out; two layers of three."""
+    saved(tmp_path, {**KNOWN[kind], "num_hidden_layers": 3})
+    model = LoraModel(tmp_path, rank=2, seed=0, device=CPU, dtype=torch.float32, **shape)
+    torch.manual_seed(1)
+    for parameter in model.parameters().values():
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    rows = [pack(some, capacity=1000, device=CPU)[0] for some in (DOCUMENTS[:2], DOCUMENTS)]
+    ways = [(row, recomputes) for row in rows for recomputes in (False, True)]
+    written = [gradient_of(model, row, recomputes=recomputes) for row, recomputes in ways]
+
+    torch._dynamo.reset()
+    counters.clear()
+    model.compile_layers(TorchCompiler("aot_eager"))
+    compiled = [gradient_of(model, row, recomputes=recomputes) for row, recomputes in ways]
+    with model.evaluating():
+        model.log_probs(rows[0])
+    assert counters["stats"]["unique_graphs"] == 2
+    for expected, found in zip(written, compiled, strict=True):
+        assert (found - expected).norm() < 1e-5 * expected.norm()
+    model.compile_layers(None)
+    assert torch.equal(gradient_of(model, rows[0]), written[0])
+
+
+def test_what_is_not_ours_is_never_compiled(tmp_path):
+    saved(tmp_path, OTHER)
+    model = LoraModel(tmp_path, rank=2, seed=0, device=CPU, dtype=torch.float32)
+    assert not model.is_compilable
 
 
 def test_bf16_gives_the_numbers_of_fp32_to_its_own_precision(tmp_path):

@@ -15,15 +15,18 @@ from pretend_gpu import GPU, pretended_gpu, some_gpu
 from trainer_steps import CPU, ONE_CORE, SETTINGS, documents_of, trained_on
 from trainer_world import chat
 
+from sublet.handover import Claim
 from sublet.losses import Loss, LossMethod
 from sublet.names import ModelName
 from sublet_trainer import training
+from sublet_trainer.bench import Bench
 from sublet_trainer.data.documents import Document
 from sublet_trainer.data.packing import Stretch, pack
 from sublet_trainer.evaluation import Evaluation
 from sublet_trainer.models.adapter import TENSORS, LoraModel
 from sublet_trainer.models.attention import Layout, attend
 from sublet_trainer.models.base import load_base
+from sublet_trainer.models.compiler import TorchCompiler
 from sublet_trainer.models.loss import trained_log_probs
 from sublet_trainer.processes.ranks import Alone
 from sublet_trainer.training import TrainingState
@@ -133,6 +136,19 @@ def test_the_cpu_waits_for_a_gpu_after_each_row_and_before_the_update_and_nowher
         trained_on(model, tokeniser, rows, loss=LOSSES[loss], settings=FEW_STEPS)
     assert gpu.waits.keys() == {"training.py _local_scalar_dense"}
     assert gpu.waits.total() > 4
+
+
+def test_layers_may_be_compiled_on_a_gpu(world, models):
+    """Whether they are is found out there (test_compilation.py)."""
+
+    class AloneOnGpu(Alone):
+        def __init__(self):
+            self.device = GPU
+
+    order = world.claim(Claim(execution="execution-1")).training
+    with some_gpu():
+        bench = Bench.set_up(order, AloneOnGpu(), models=models)
+    assert isinstance(bench.compiler, TorchCompiler)
 
 
 def test_what_many_go_on_from_gets_all_of_its_gradients_on_a_gpu_too():

@@ -61,6 +61,7 @@ def test_the_manifest_says_what_was_trained_on_what_and_with_what(world, models)
     assert manifest["base_model"]["sha256"] in (models / "tiny-random/SHA256").read_text()
     assert manifest["settings"]["max_context_length"] == 60
     assert manifest["software"]["torch"] == version("torch")
+    assert manifest["is_compiled"] is False
     assert manifest["trained"]["steps"] == manifest["last_step"]["step"]
     metrics = world.content("epoch-1/metrics.jsonl").splitlines()
     assert json.loads(metrics[-1]) == manifest["last_step"]

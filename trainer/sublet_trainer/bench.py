@@ -15,6 +15,7 @@ from sublet_trainer.catalogue.base_models import digest_of
 from sublet_trainer.models.adamw import AdamW
 from sublet_trainer.models.adapter import LoraModel
 from sublet_trainer.models.base import stored_dtype
+from sublet_trainer.models.compiler import Compiler, TorchCompiler
 from sublet_trainer.models.model import Model
 from sublet_trainer.models.precision import NAMES, dtype_for, use_fastest_true_fp32
 from sublet_trainer.processes.cores import Cores
@@ -35,6 +36,8 @@ class Bench:
     model: Model
     optimiser: AdamW
     cores: Cores
+    compiler: Compiler | None
+    """Of layers, where a trial of it is worth its time: on a GPU."""
     max_tokens: int
     precision: str
 
@@ -61,6 +64,7 @@ class Bench:
             model=model,
             optimiser=new_optimiser(model, settings),
             cores=Cores(rows_at_once(model, settings)),
+            compiler=TorchCompiler() if ranks.device.type == "cuda" else None,
             max_tokens=min(settings.max_context_length, model.max_positions),
             precision=NAMES[dtype],
         )

@@ -8,12 +8,13 @@ from typing import Final
 
 from sublet_trainer.bench import Bench
 from sublet_trainer.checkpoints import Checkpoints
+from sublet_trainer.compilation import Compilation
 from sublet_trainer.data.corpus import StepDocuments
 from sublet_trainer.evaluation import Evaluation
 from sublet_trainer.objectives.methods import objective_for
 from sublet_trainer.processes.ranks import Ranks
 from sublet_trainer.stops import Interrupted, RankLost
-from sublet_trainer.training import TrainingState, train
+from sublet_trainer.training import TrainingState, row_capacity, train
 
 WORTH_A_CHECKPOINT: Final = (Interrupted, RankLost)
 
@@ -40,11 +41,20 @@ def take_course(
             time to write one.
         SubletError: the training has failed.
     """
+    compilation = Compilation(
+        bench.model,
+        bench.compiler,
+        ranks=ranks,
+        row_tokens=row_capacity(bench.model.device, bench.order.settings),
+        check=check,
+    )
 
     def after_step() -> bool:
         is_enough = evaluation.catch_up(state)
         report()
         checkpoints.save_if_due(state)
+        if not is_enough:
+            compilation.try_if_worth_it(state)
         return is_enough
 
     try:

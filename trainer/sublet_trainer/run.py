@@ -336,6 +336,7 @@ def _manifest(
         cost=Cost(accelerator=name_of(device), accelerator_seconds=state.seconds),
         device=str(device),
         precision=bench.precision,
+        is_compiled=bench.model.is_compiled,
         software=software(),
         written_at=clock_of().now(),
     )

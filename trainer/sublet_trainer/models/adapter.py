@@ -27,6 +27,7 @@ from sublet.jobs import TrainingSettings
 from sublet.names import ModelName
 from sublet_trainer.data.packing import PackedRow
 from sublet_trainer.models.base import Base, load_base
+from sublet_trainer.models.compiler import Compiler
 from sublet_trainer.models.lora import LoraLinear, LoraShape
 from sublet_trainer.models.loss import log_probs
 
@@ -79,6 +80,7 @@ class LoraModel:
         )
         self.device = device
         self.is_split = False
+        self.is_compiled = False
         self._seed = seed
         self._base = load_base(folder, dtype=dtype, device=device)
         self.max_positions = self._base.max_positions
@@ -126,6 +128,15 @@ class LoraModel:
             if linear.magnitude is not None:
                 found[f"base_model.model.{path}.lora_magnitude_vector"] = linear.magnitude
         return found
+
+    @property
+    def is_compilable(self) -> bool:
+        """Not with dropout: a compiled layer drops others than one that is as it is written."""
+        return self._base.is_compilable and not self.shape.dropout
+
+    def compile_layers(self, compiler: Compiler | None) -> None:
+        self._base.compile_layers(compiler)
+        self.is_compiled = compiler is not None
 
     def begin_step(self, step: int) -> None:
         """Choose what dropout drops until the next step."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from sublet.errors import FailedPrecondition
 from sublet_trainer.data.packing import PackedRow
 from sublet_trainer.models import llama
+from sublet_trainer.models.compiler import Compiler
 from sublet_trainer.models.lora import LoraLinear
 
 _INDEX: Final = "model.safetensors.index.json"
@@ -44,6 +45,12 @@ class Base(Protocol):
 
     def hidden(self, row: PackedRow, *, recomputes: bool) -> Tensor:
         """The last hidden states, (T, D); `recomputes` takes less memory and a third more work."""
+
+    @property
+    def is_compilable(self) -> bool: ...
+
+    def compile_layers(self, compiler: Compiler | None) -> None:
+        """As sublet_trainer.models.model.Model has it."""
 
     def linears(self) -> dict[str, LoraLinear]:
         """Every linear layer of its blocks, by the path that transformers gives it."""

@@ -29,6 +29,7 @@ from sublet.errors import FailedPrecondition
 from sublet.names import ModelName
 from sublet_trainer.data.packing import PackedRow
 from sublet_trainer.models.base import Base, open_base, stored_dtype, tensors_in
+from sublet_trainer.models.compiler import Compiler
 from sublet_trainer.models.loss import trained_log_probs
 from sublet_trainer.models.splitting import put, whole
 
@@ -54,6 +55,8 @@ class FullModel:
     """
 
     is_split: Final = True
+    is_compilable: Final = False  # FSDP2 takes parameters away and brings them back around a layer
+    is_compiled: Final = False
     target_modules: Final[tuple[str, ...]] = ()
 
     def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype) -> None:
@@ -77,6 +80,9 @@ class FullModel:
         self._fill()
         self.max_positions = base.max_positions
         self.num_parameters = sum(one.numel() for one in self.parameters().values())
+
+    def compile_layers(self, compiler: Compiler | None) -> None:
+        assert compiler is None
 
     def parameters(self) -> dict[str, nn.Parameter]:
         return {

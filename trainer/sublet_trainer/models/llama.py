@@ -14,7 +14,7 @@ I width inside the MLP, V vocabulary.
 Source: https://arxiv.org/abs/2302.13971; https://arxiv.org/abs/2104.09864 (rotary positions)
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import pi
 from typing import Any, Final
@@ -27,6 +27,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sublet_trainer.data.packing import PackedRow
 from sublet_trainer.models.attention import LayerMemory, Layout, attend
+from sublet_trainer.models.compiler import Compiler
 from sublet_trainer.models.lora import LoraLinear, frozen
 from sublet_trainer.transfers import moved
 
@@ -101,6 +102,8 @@ def is_known(config: Config) -> bool:
 class Llama(nn.Module):
     """Built without values: load_state_dict(..., assign=True) brings them."""
 
+    is_compilable: Final = True
+
     def __init__(self, shape: LlamaShape) -> None:
         super().__init__()
         self.shape = shape
@@ -150,6 +153,18 @@ class Llama(nn.Module):
         normed_TD: Tensor = self.model.norm(x_TD)
         return normed_TD
 
+    def compile_layers(self, compiler: Compiler | None) -> None:
+        """
+        The first stays as it is written: what it begins from has no gradient, and so it would be
+        other programs, to be compiled for it alone.
+        """
+        halves = _AS_WRITTEN
+        if compiler:
+            halves = _Halves(compiler(_before_attention), compiler(_after_attention))
+        for layer in self.layers[1:]:
+            assert isinstance(layer, _Layer)
+            layer.halves = halves
+
     def next_hidden(self, ids_BT: Tensor, memory: "Memory") -> Tensor:
         """
         The last hidden state of each sequence after T more tokens, (B, D); they are remembered.
@@ -197,16 +212,42 @@ class _Embedding(nn.Module):
 
 
 class _Layer(nn.Module):
+    """Attention between two halves, each of which may be compiled; it itself is kernels already."""
+
     def __init__(self, shape: LlamaShape) -> None:
         super().__init__()
         self.input_layernorm = _RmsNorm(shape.width, shape.norm_eps)
         self.self_attn = _Attention(shape)
         self.post_attention_layernorm = _RmsNorm(shape.width, shape.norm_eps)
         self.mlp = _Mlp(shape)
+        self.halves = _AS_WRITTEN
 
     def forward(self, x_TD: Tensor, rotary: "_Rotary", layout: Layout | LayerMemory) -> Tensor:
-        x_TD = x_TD + self.self_attn(self.input_layernorm(x_TD), rotary, layout)
-        return x_TD + self.mlp(self.post_attention_layernorm(x_TD))  # type: ignore[no-any-return]
+        halves = self.halves if torch.is_grad_enabled() else _AS_WRITTEN
+        query_THW, key_TKW, value_TKW = halves.before(self, x_TD, rotary.cos, rotary.sin)
+        scale = query_THW.shape[-1] ** -0.5
+        mixed_THW = attend(query_THW, key_TKW, value_TKW, layout, scale)
+        return halves.after(self, x_TD, mixed_THW)
+
+
+def _before_attention(
+    layer: _Layer, x_TD: Tensor, cos: Tensor, sin: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return layer.self_attn(layer.input_layernorm(x_TD), _Rotary(cos, sin))  # type: ignore[no-any-return]
+
+
+def _after_attention(layer: _Layer, x_TD: Tensor, mixed_THW: Tensor) -> Tensor:
+    x_TD = x_TD + layer.self_attn.o_proj(mixed_THW.flatten(1))
+    return x_TD + layer.mlp(layer.post_attention_layernorm(x_TD))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class _Halves:
+    before: Callable[[_Layer, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+    after: Callable[[_Layer, Tensor, Tensor], Tensor]
+
+
+_AS_WRITTEN: Final = _Halves(_before_attention, _after_attention)
 
 
 class _Attention(nn.Module):
@@ -221,13 +262,12 @@ class _Attention(nn.Module):
         self.q_norm = _RmsNorm(width, shape.norm_eps) if shape.norms_heads else nn.Identity()
         self.k_norm = _RmsNorm(width, shape.norm_eps) if shape.norms_heads else nn.Identity()
 
-    def forward(self, x_TD: Tensor, rotary: "_Rotary", layout: Layout | LayerMemory) -> Tensor:
+    def forward(self, x_TD: Tensor, rotary: "_Rotary") -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (T, H, W), keys and values (T, K, W); what comes of them goes to o_proj."""
         by_head = (len(x_TD), -1, self._head_width)
         query_THW = rotary.turn(self.q_norm(self.q_proj(x_TD).view(by_head)))
         key_TKW = rotary.turn(self.k_norm(self.k_proj(x_TD).view(by_head)))
-        value_TKW = self.v_proj(x_TD).view(by_head)
-        mixed_THW = attend(query_THW, key_TKW, value_TKW, layout, self._head_width**-0.5)
-        return self.o_proj(mixed_THW.flatten(1))  # type: ignore[no-any-return]
+        return query_THW, key_TKW, self.v_proj(x_TD).view(by_head)
 
 
 class _Mlp(nn.Module):
@@ -334,11 +374,8 @@ class _Turn(torch.autograd.Function):
 
 def _turned(x_THW: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x_THW.chunk(2, dim=-1)
-    turned_THW = torch.empty_like(x_THW)
-    half = cos.shape[-1]
-    torch.mul(first, cos, out=turned_THW[..., :half]).sub_(second * sin)
-    torch.mul(second, cos, out=turned_THW[..., half:]).add_(first * sin)
-    return turned_THW
+    ahead = (first * cos).sub_(second * sin)
+    return torch.cat([ahead, (second * cos).add_(first * sin)], dim=-1)
 
 
 def _frequencies(rope: Mapping[str, Any], head_width: int) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sublet.names import ModelName
 from sublet_trainer.data.packing import PackedRow
+from sublet_trainer.models.compiler import Compiler
 
 
 class Model(Protocol):
@@ -30,6 +31,16 @@ class Model(Protocol):
 
     @property
     def target_modules(self) -> tuple[str, ...]: ...
+
+    @property
+    def is_compilable(self) -> bool:
+        """Whether its layers can be computed by what a compiler makes of them."""
+
+    @property
+    def is_compiled(self) -> bool: ...
+
+    def compile_layers(self, compiler: Compiler | None) -> None:
+        """Where gradients are wanted, compute the layers so; None: as they are written."""
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         """What is trained, by the names in the files that are written."""

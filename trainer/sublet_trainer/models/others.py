@@ -19,6 +19,7 @@ from transformers.utils import logging
 from sublet.errors import FailedPrecondition
 from sublet_trainer.data.packing import PackedRow
 from sublet_trainer.models.attention import Layout, attend
+from sublet_trainer.models.compiler import Compiler
 from sublet_trainer.models.lora import LoraLinear
 
 NAME: Final = "sublet_documents"
@@ -28,6 +29,10 @@ _SCALES_LOGITS: Final = ("final_logit_softcapping", "logit_scale", "logits_scali
 
 class Other:
     """A causal language model of transformers as a Base."""
+
+    is_compilable: Final = (
+        False  # each architecture would have to be shown to give the same numbers
+    )
 
     def __init__(self, model: Any) -> None:  # noqa: ANN401
         self._decoder = model.get_decoder()
@@ -49,6 +54,9 @@ class Other:
     @property
     def num_parameters(self) -> int:
         return sum(weight.numel() for weight in self._model.parameters())
+
+    def compile_layers(self, compiler: Compiler | None) -> None:
+        assert compiler is None
 
     def linears(self) -> dict[str, LoraLinear]:
         return self._linears

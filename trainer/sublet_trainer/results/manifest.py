@@ -99,7 +99,10 @@ class ManifestFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """`folder` is an object name prefix in the output bucket, ending in '/'."""
+    """
+    `folder` is an object name prefix in the output bucket, ending in '/'. `is_compiled` is of the
+    layers, at the end of the training (sublet_trainer.compilation).
+    """
 
     format: str = "sublet-manifest-1"
     job: JobName
@@ -117,6 +120,7 @@ class Manifest:
     cost: Cost
     device: str
     precision: str
+    is_compiled: bool
     software: dict[str, str]
     files: Sequence[ManifestFile] = ()
     written_at: datetime
