@@ -7,7 +7,7 @@ SITE := 'import site; print(*site.getsitepackages())'
 # What Python has compiled is kept: hundreds of processes start here, and a test run compiles its tests.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install demo test promises-on-google adapters-in-vllm lint simulate bench bench-control-plane bundles-start deploy destroy clean
+.PHONY: install demo test promises-on-google adapters-in-vllm layers-for-gpus lint simulate bench bench-control-plane bundles-start deploy destroy clean
 
 install: $(INSTALLED)
 
@@ -39,6 +39,16 @@ adapters-in-vllm: install
 	VLLM_TARGET_DEVICE=empty VLLM_VERSION_OVERRIDE=$(VLLM) .venv-vllm/bin/pip install --quiet --disable-pip-version-check \
 		--no-deps --no-build-isolation --no-binary vllm vllm==$(VLLM)
 	PYTHONPATH=services:trainer .venv-vllm/bin/python -m pytest tests/trainer/test_vllm.py
+
+# What torch.compile makes of a layer as machine code of GPUs that are not here, in an environment of its own.
+TRITON := 3.7.1
+layers-for-gpus: install
+	test -d .venv-triton || $(PYTHON) -m venv .venv-triton
+	$(BIN)/python -c $(SITE) > "$$(.venv-triton/bin/python -c $(SITE))/sublet.pth"
+	.venv-triton/bin/pip install --quiet --disable-pip-version-check --no-deps triton==$(TRITON)
+	.venv-triton/bin/pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement trainer/compiler.txt
+	.venv-triton/bin/python trainer/triton_driver.py
+	PYTHONPATH=services:trainer .venv-triton/bin/python -m pytest tests/trainer/test_triton.py
 
 lint: install
 	$(BIN)/ruff format --check
