@@ -17,7 +17,7 @@ from sublet_trainer.models.adapter import LoraModel
 from sublet_trainer.models.base import stored_dtype
 from sublet_trainer.models.compiler import Compiler, TorchCompiler
 from sublet_trainer.models.model import Model
-from sublet_trainer.models.precision import NAMES, dtype_for, use_fastest_true_fp32
+from sublet_trainer.models.precision import NAMES, dtype_for
 from sublet_trainer.processes.cores import Cores
 from sublet_trainer.processes.ranks import Ranks
 from sublet_trainer.results.manifest import BaseModel
@@ -51,9 +51,8 @@ class Bench:
         settings = order.settings
         folder = models / order.base_model.id
         base = BaseModel(name=order.base_model, sha256=digest_of(folder))
-        dtype = dtype_for(stored_dtype(folder), ranks.device)
-        if dtype == torch.float32:
-            use_fastest_true_fp32()
+        is_bf16 = dtype_for(stored_dtype(folder), ranks.device) == torch.bfloat16
+        dtype = torch.bfloat16 if ranks.tell(is_bf16, bool) else torch.float32
         model = _model(folder, order, ranks, dtype=dtype)
         if model.num_parameters < TOO_SMALL_FOR_THREADS:
             torch.set_num_threads(1)

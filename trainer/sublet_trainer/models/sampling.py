@@ -22,7 +22,7 @@ from sublet_trainer.devices import device_of
 from sublet_trainer.models.adapter import TENSORS, LoraModel
 from sublet_trainer.models.base import load_base, stored_dtype
 from sublet_trainer.models.llama import Llama, Memory
-from sublet_trainer.models.precision import dtype_for, use_fastest_true_fp32
+from sublet_trainer.models.precision import dtype_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,6 @@ class Sampler:
     def __init__(self, base: Path, adapter: Path | None, *, end_id: int) -> None:
         self._device = device_of()
         dtype = dtype_for(stored_dtype(base), self._device)
-        if dtype == torch.float32:
-            use_fastest_true_fp32()
         self._end_id = end_id
         found = (
             load_base(base, dtype=dtype, device=self._device)
