@@ -38,7 +38,12 @@ def pretended_gpu():
     before = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # noqa: FBT003  it takes no name
     try:
-        with patch.object(torch.cuda, "_lazy_init"), PretendedGpu() as gpu:
+        with (
+            patch.object(torch.cuda, "_lazy_init"),
+            patch.object(torch.cuda, "get_rng_state", lambda _: torch.get_rng_state()),
+            patch.object(torch.cuda, "set_rng_state", lambda *_: None),
+            PretendedGpu() as gpu,
+        ):
             yield gpu
     finally:
         torch._C._set_only_lift_cpu_tensors(before)

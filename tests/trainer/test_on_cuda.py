@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from pretend_gpu import GPU, pretended_gpu, some_gpu
-from trainer_steps import CPU, ONE_CORE, SETTINGS, documents_of, trained_on
+from trainer_steps import CPU, ONE_CORE, SETTINGS, corpus_of, documents_of, trained_on
 from trainer_world import chat
 
 from sublet.handover import Claim
 from sublet.losses import Loss, LossMethod
 from sublet.names import ModelName
-from sublet_trainer import training
+from sublet_trainer import snapshot, training
 from sublet_trainer.bench import Bench
 from sublet_trainer.data.documents import Document
 from sublet_trainer.data.packing import Stretch, pack
@@ -28,8 +28,9 @@ from sublet_trainer.models.attention import Layout, attend
 from sublet_trainer.models.base import load_base
 from sublet_trainer.models.compiler import TorchCompiler
 from sublet_trainer.models.loss import trained_log_probs
+from sublet_trainer.objectives.methods import objective_for
 from sublet_trainer.processes.ranks import Alone
-from sublet_trainer.training import TrainingState
+from sublet_trainer.training import TrainingState, new_optimiser, train
 
 only_pretended = pytest.mark.skipif(
     torch.cuda.is_available(), reason="a real GPU says it in other words, and does not count waits"
@@ -136,6 +137,50 @@ def test_the_cpu_waits_for_a_gpu_after_each_row_and_before_the_update_and_nowher
         trained_on(model, tokeniser, rows, loss=LOSSES[loss], settings=FEW_STEPS)
     assert gpu.waits.keys() == {"training.py _local_scalar_dense"}
     assert gpu.waits.total() > 4
+
+
+def test_a_training_resumed_on_a_gpu_ends_where_an_undisturbed_one_ends(model_on, tokeniser):
+    """But for rounding, as docs/how-to/fine-tuning.md states it."""
+    settings = replace(FEW_STEPS, epochs=3)
+
+    def train_on(model, optimiser, state, corpus, *, until):
+        train(
+            model,
+            optimiser,
+            corpus.steps(state.position),
+            state,
+            settings,
+            objective_for(None),
+            ranks=Alone(),
+            cores=ONE_CORE,
+            check=lambda: None,
+            after_step=lambda: state.step == until,
+        )
+
+    def ending(*, killed_after):
+        corpus = corpus_of(tokeniser, ROWS["supervised"], None, settings)
+        model = model_on(GPU)
+        start, optimiser = model.copied(), new_optimiser(model, settings)
+        state = TrainingState(num_steps=corpus.survey(num_rows_registered=0))
+        train_on(model, optimiser, state, corpus, until=killed_after)
+        if killed_after:
+            kept = {"blocks": corpus.blocks, "tallies": corpus.tallies, "belongs_to": ""}
+            (part,) = snapshot.dump(model, optimiser, state, **kept)
+            corpus = corpus_of(tokeniser, ROWS["supervised"], None, settings)
+            model = model_on(GPU)
+            optimiser = new_optimiser(model, settings)
+            state, cursor = snapshot.load(part.content(), model, optimiser)
+            corpus.restore(cursor.blocks, cursor.tallies)
+            train_on(model, optimiser, state, corpus, until=None)
+        change = [(one - start[name]).flatten() for name, one in model.copied().items()]
+        return torch.cat(change), [step.loss for step in state.metrics]
+
+    with some_gpu():
+        change, losses = ending(killed_after=0)
+        resumed_change, resumed_losses = ending(killed_after=2)
+    assert len(losses) > 2
+    assert (resumed_change - change).norm() < 0.1 * change.norm()
+    assert resumed_losses == pytest.approx(losses, abs=0.01)
 
 
 def test_layers_may_be_compiled_on_a_gpu(world, models):

@@ -4,7 +4,8 @@ trained, AdamW's moments, torch's random state, where in the data to go on, and 
 (these in the last part). Taken between two steps only. A run
 that resumes from it on the same CPU ends with the same bits as one that was never stopped; across
 machines, and on a GPU, whose kernels add gradients in whatever order they come, with the same
-numbers up to rounding. It is data and nothing else: loading runs no code.
+numbers up to rounding, of which docs/how-to/fine-tuning.md says how much that is. It is data and
+nothing else: loading runs no code.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
