@@ -46,19 +46,36 @@ def documents_of(tokeniser, rows, loss=GRPO):
 def trained_on(model, tokeniser, rows, *, loss=GRPO, settings=SETTINGS, cores=ONE_CORE):
     corpus = corpus_of(tokeniser, rows, loss, settings)
     state = TrainingState(num_steps=corpus.survey(num_rows_registered=0))
+    optimiser = new_optimiser(model, settings)
+    take_steps(model, optimiser, corpus, state, settings, objective_for(loss), cores=cores)
+    return state.metrics
+
+
+def take_steps(
+    model,
+    optimiser,
+    corpus,
+    state,
+    settings,
+    objective,
+    *,
+    ranks=None,
+    cores=ONE_CORE,
+    after_step=lambda: False,
+):
+    """From where the state stands to the end of the corpus, or to where `after_step` ends it."""
     train(
         model,
-        new_optimiser(model, settings),
-        corpus.steps(START),
+        optimiser,
+        corpus.steps(state.position),
         state,
         settings,
-        objective_for(loss),
-        ranks=Alone(),
+        objective,
+        ranks=ranks or Alone(),
         cores=cores,
         check=lambda: None,
-        after_step=lambda: False,
+        after_step=after_step,
     )
-    return state.metrics
 
 
 def gradient_of(model, row, *, recomputes=False):

@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 import torch
 from torch._dynamo.utils import counters
-from trainer_steps import CPU, ONE_CORE, SETTINGS, corpus_of, gradient_of
+from trainer_steps import CPU, ONE_CORE, SETTINGS, corpus_of, gradient_of, take_steps
 from trainer_world import chat
 
 from sublet.handover import Claim
@@ -28,10 +28,10 @@ from sublet_trainer.data.corpus import START
 from sublet_trainer.evaluation import Evaluation
 from sublet_trainer.models.adapter import LoraModel
 from sublet_trainer.models.compiler import TorchCompiler
-from sublet_trainer.objectives.methods import objective_for
+from sublet_trainer.objectives.objective import Supervised
 from sublet_trainer.processes.ranks import Alone
 from sublet_trainer.stops import Interrupted, Interruption
-from sublet_trainer.training import TrainingState, new_optimiser, train
+from sublet_trainer.training import TrainingState, new_optimiser
 
 ROWS = [chat(f"Is {n} even?", "It is. " * (1 + n % 3)) for n in range(8)]
 SHORT_STEPS = replace(SETTINGS, batch_size=60, epochs=1, learning_rate_scheduler="constant")
@@ -82,16 +82,14 @@ def trained(model, tokeniser, compiler, clock, *, num_steps=10**9, ranks=None):
     compilation = Compilation(
         model, compiler, ranks=ranks, row_tokens=50, check=lambda: None, clock=clock
     )
-    train(
+    take_steps(
         model,
         new_optimiser(model, SHORT_STEPS),
-        corpus.steps(START),
+        corpus,
         state,
         SHORT_STEPS,
-        objective_for(None),
+        Supervised(),
         ranks=ranks,
-        cores=ONE_CORE,
-        check=lambda: None,
         after_step=lambda: compilation.try_if_worth_it(state),
     )
     assert len(state.metrics) > STEPS_BEFORE + 1

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from pretend_gpu import GPU, pretended_gpu, some_gpu
-from trainer_steps import CPU, ONE_CORE, SETTINGS, corpus_of, documents_of, trained_on
+from trainer_steps import CPU, ONE_CORE, SETTINGS, corpus_of, documents_of, take_steps, trained_on
 from trainer_world import chat
 
 from sublet.handover import Claim
@@ -28,9 +28,9 @@ from sublet_trainer.models.attention import Layout, attend
 from sublet_trainer.models.base import load_base
 from sublet_trainer.models.compiler import TorchCompiler
 from sublet_trainer.models.loss import trained_log_probs
-from sublet_trainer.objectives.methods import objective_for
+from sublet_trainer.objectives.objective import Supervised
 from sublet_trainer.processes.ranks import Alone
-from sublet_trainer.training import TrainingState, new_optimiser, train
+from sublet_trainer.training import TrainingState, new_optimiser
 
 only_pretended = pytest.mark.skipif(
     torch.cuda.is_available(), reason="a real GPU says it in other words, and does not count waits"
@@ -143,26 +143,20 @@ def test_a_training_resumed_on_a_gpu_ends_where_an_undisturbed_one_ends(model_on
     """But for rounding, as docs/how-to/fine-tuning.md states it."""
     settings = replace(FEW_STEPS, epochs=3)
 
-    def train_on(model, optimiser, state, corpus, *, until):
-        train(
-            model,
-            optimiser,
-            corpus.steps(state.position),
-            state,
-            settings,
-            objective_for(None),
-            ranks=Alone(),
-            cores=ONE_CORE,
-            check=lambda: None,
-            after_step=lambda: state.step == until,
-        )
-
     def ending(*, killed_after):
         corpus = corpus_of(tokeniser, ROWS["supervised"], None, settings)
         model = model_on(GPU)
         start, optimiser = model.copied(), new_optimiser(model, settings)
         state = TrainingState(num_steps=corpus.survey(num_rows_registered=0))
-        train_on(model, optimiser, state, corpus, until=killed_after)
+        take_steps(
+            model,
+            optimiser,
+            corpus,
+            state,
+            settings,
+            Supervised(),
+            after_step=lambda: state.step == killed_after,
+        )
         if killed_after:
             kept = {"blocks": corpus.blocks, "tallies": corpus.tallies, "belongs_to": ""}
             (part,) = snapshot.dump(model, optimiser, state, **kept)
@@ -171,7 +165,7 @@ def test_a_training_resumed_on_a_gpu_ends_where_an_undisturbed_one_ends(model_on
             optimiser = new_optimiser(model, settings)
             state, cursor = snapshot.load(part.content(), model, optimiser)
             corpus.restore(cursor.blocks, cursor.tallies)
-            train_on(model, optimiser, state, corpus, until=None)
+            take_steps(model, optimiser, corpus, state, settings, Supervised())
         change = [(one - start[name]).flatten() for name, one in model.copied().items()]
         return torch.cat(change), [step.loss for step in state.metrics]
 

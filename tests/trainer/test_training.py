@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from references import AutoModelForCausalLM, PeftModel
-from trainer_steps import ONE_CORE
+from trainer_steps import ONE_CORE, take_steps
 
 from sublet.errors import InvalidRequest
 from sublet.jobs import TrainingSettings
@@ -22,8 +22,7 @@ from sublet_trainer.failures import OutOfMemory
 from sublet_trainer.models.adapter import LoraModel
 from sublet_trainer.models.loss import BLOCK, log_probs, trained_log_probs
 from sublet_trainer.objectives.objective import Supervised
-from sublet_trainer.processes.ranks import Alone
-from sublet_trainer.training import TrainingState, learning_rate, new_optimiser, train
+from sublet_trainer.training import TrainingState, learning_rate, new_optimiser
 
 BASE = ModelName.parse("accounts/fireworks/models/tiny-random")
 SETTINGS = TrainingSettings(
@@ -199,18 +198,7 @@ def run_loop(model, tokeniser, settings, rows=ROWS, objective=None, cores=ONE_CO
     corpus = corpus_of(tokeniser, settings, rows)
     state = TrainingState(num_steps=corpus.survey(num_rows_registered=0))
     optimiser = new_optimiser(model, settings)
-    train(
-        model,
-        optimiser,
-        corpus.steps(state.position),
-        state,
-        settings,
-        objective or Supervised(),
-        ranks=Alone(),
-        cores=cores,
-        check=lambda: None,
-        after_step=lambda: False,
-    )
+    take_steps(model, optimiser, corpus, state, settings, objective or Supervised(), cores=cores)
     return state
 
 
