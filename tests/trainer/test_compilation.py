@@ -1,8 +1,11 @@
 """Layers are compiled where that is faster and comes to the same; nothing else changes by it."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from datetime import timedelta
+from subprocess import PIPE
 from threading import Event
 
 import pytest
@@ -264,6 +267,33 @@ def test_sigterm_is_heard_while_a_compiler_works():
         while_checking(interruption.check, compiling, device=CPU)
     assert is_compiling.is_set()
     may_end.set()
+
+
+LEFT_AT_WORK = """
+import threading, torch
+from sublet_trainer.__main__ import end
+class Written(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x): return x.clone()
+    @staticmethod
+    def backward(ctx, grad): return grad.clone()
+is_at_work = threading.Event()
+def work():
+    x = torch.ones(1000, requires_grad=True)
+    while True:
+        Written.apply(x).sum().backward()
+        is_at_work.set()
+threading.Thread(target=work, daemon=True).start()
+is_at_work.wait()
+print("a last word")
+end(143)
+"""
+
+
+def test_a_process_that_leaves_a_thread_at_work_ends_with_its_code_all_the_same():
+    """The interpreter's own ending unwinds it in the middle of torch, and aborts: 134."""
+    ended = subprocess.run([sys.executable, "-c", LEFT_AT_WORK], stdout=PIPE, check=False)
+    assert (ended.returncode, ended.stdout) == (143, b"a last word\n")
 
 
 def test_what_it_raises_is_raised_here():

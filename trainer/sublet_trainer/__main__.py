@@ -10,12 +10,13 @@ import gc
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import NoReturn, Self
 
 from sublet.errors import InvalidRequest, TryAgain
 from sublet.handover import Claim, TrainedAdapter
@@ -187,10 +188,18 @@ def start() -> int:
         return 1
     if arguments:
         os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606  ourselves, no shell
-    code = main(os.environ, heed_signals())
+    return main(os.environ, heed_signals())
+
+
+def end(code: int) -> NoReturn:
+    if any(thread.daemon for thread in threading.enumerate()):
+        # A compiler is left at work (sublet_trainer.compilation). The interpreter's own ending
+        # would unwind it in the middle of torch, which aborts the process.
+        sys.stdout.flush()
+        os._exit(code)
     gc.freeze()  # else the interpreter's last act is to walk through all of torch
-    return code
+    sys.exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(start())
+    end(start())

@@ -50,7 +50,7 @@ class TorchCompiler:
 
 def _prepare_triton() -> None:
     """A home it may write to, and what it would compile in C (trainer/triton_driver.py)."""
-    os.environ.setdefault("TRITON_CACHE_DIR", str(Path(gettempdir(), "triton")))
+    os.environ.setdefault("TRITON_CACHE_DIR", str(Path(gettempdir(), "triton-cache")))
     from triton import knobs  # noqa: PLC0415  it comes with a torch for GPUs
     from triton.backends import nvidia  # noqa: PLC0415
 
