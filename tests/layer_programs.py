@@ -36,6 +36,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 from triton.backends.compiler import GPUTarget
 
+from sublet_trainer.compilation import made_up_row
 from sublet_trainer.models.adapter import LoraModel
 from sublet_trainer.models.compiler import TorchCompiler
 
@@ -73,8 +74,6 @@ def traced(folder):
                 partition_fn=min_cut_rematerialization_partition,
             )
             return super().__call__(written)
-
-    from sublet_trainer.compilation import made_up_row
 
     cpu = torch.device("cpu")
     model = LoraModel(Path(folder), rank=16, seed=0, device=cpu, dtype=torch.bfloat16)

@@ -111,7 +111,7 @@ class Compilation:
             self._model.compile_layers(None)
         else:
             compiler.settle()  # what is made later would be made where SIGTERM is not heard
-        if trial:
+        if trial and self._ranks.is_first:
             log(
                 INFO,
                 "layers stay as they are written" if lost else "layers are compiled",
