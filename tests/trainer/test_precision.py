@@ -3,7 +3,11 @@
 import pytest
 import torch
 
-from sublet_trainer.models.precision import dtype_for, use_fastest_true_fp32
+from sublet_trainer.models.precision import (
+    dtype_for,
+    dtype_for_sampling,
+    use_fastest_true_fp32,
+)
 
 CPU = torch.device("cpu")
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -35,6 +39,19 @@ def test_where_bf16_would_be_emulated_it_is_not_even_tried(monkeypatch):
 
 def test_a_gpu_multiplies_bf16():
     assert dtype_for(FP32, torch.device("cuda")) == BF16
+    assert dtype_for_sampling(FP32, torch.device("cuda")) == BF16
+
+
+def test_sampling_waits_for_the_weights_so_it_takes_what_is_least_to_read(multiplies_bf16):
+    """On the Xeon above too: 89 tokens a second in bf16, 51 in fp32."""
+    assert dtype_for_sampling(BF16, CPU) == BF16
+    assert dtype_for_sampling(FP32, CPU) == FP32
+
+
+def test_sampling_does_not_emulate_bf16_either(monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    assert dtype_for_sampling(BF16, CPU) == FP32
 
 
 def test_fp32_is_fp32():

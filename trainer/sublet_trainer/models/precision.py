@@ -4,7 +4,7 @@ In which type a base model is multiplied. On a GPU bf16. On a CPU bf16 if the we
 speed of fp32, some at half. Else fp32, at the speed of the machine as long as it is fp32: torch's
 precision "medium" hands products to oneDNN, which with AVX-512 is up to 1.7 times faster than MKL
 and still fp32, and with Intel's AMX rounds the factors to bf16. What a CPU does is measured here,
-not deduced from its name.
+not deduced from its name; for sampling it need not be.
 
 Source: https://docs.pytorch.org/docs/stable/generated/torch.set_float32_matmul_precision.html
 """
@@ -42,6 +42,16 @@ def dtype_for(
     if may_be_bf16 and product_s(torch.bfloat16) < product_s(torch.float32):
         return torch.bfloat16
     return torch.float32
+
+
+def dtype_for_sampling(stored: torch.dtype, device: torch.device) -> torch.dtype:
+    """
+    For a token at a time, when a CPU waits for the weights and not for products: of bf16 there is
+    half as much to read, however it is multiplied.
+    """
+    if device.type != "cuda" and stored == torch.bfloat16 and _multiplies_bf16():
+        return torch.bfloat16
+    return dtype_for(stored, device)
 
 
 def _multiplies_bf16() -> bool:

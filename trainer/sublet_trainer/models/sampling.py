@@ -2,7 +2,7 @@
 Answers drawn from a base model with an adapter: token by token, several to one prompt at once, each
 from the policy itself (no top-p, no top-k), so that what is drawn can be trained on. The prompt is
 read once for all of them. The model is the trainer's own, so sampling and training see the same
-numbers.
+numbers; but for rounding, on a CPU that samples sooner in bf16 and trains sooner in fp32.
 
 Shapes: B answers to a prompt, T tokens of the prompt, V vocabulary.
 """
@@ -22,7 +22,7 @@ from sublet_trainer.devices import device_of
 from sublet_trainer.models.adapter import TENSORS, LoraModel
 from sublet_trainer.models.base import load_base, stored_dtype
 from sublet_trainer.models.llama import Llama, Memory
-from sublet_trainer.models.precision import dtype_for
+from sublet_trainer.models.precision import dtype_for_sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Sampler:
 
     def __init__(self, base: Path, adapter: Path | None, *, end_id: int) -> None:
         self._device = device_of()
-        dtype = dtype_for(stored_dtype(base), self._device)
+        dtype = dtype_for_sampling(stored_dtype(base), self._device)
         self._end_id = end_id
         found = (
             load_base(base, dtype=dtype, device=self._device)
