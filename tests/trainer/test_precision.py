@@ -13,10 +13,20 @@ CPU = torch.device("cpu")
 BF16, FP32 = torch.bfloat16, torch.float32
 
 
-@pytest.fixture(params=["_is_avx512_bf16_supported", "_is_amx_tile_supported"])
+WAYS = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+"""To multiply bf16, and torch's own questions for them."""
+
+
+@pytest.fixture(params=WAYS)
 def multiplies_bf16(request, monkeypatch):
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda answer=name == request.param: answer)
+    for way in WAYS:
+        monkeypatch.setattr(torch.cpu, way, lambda answer=way == request.param: answer)
+
+
+@pytest.fixture
+def emulates_bf16(monkeypatch):
+    for way in WAYS:
+        monkeypatch.setattr(torch.cpu, way, lambda: False)
 
 
 @pytest.mark.parametrize(("bf16_s", "expected"), [(1.0, BF16), (4.0, FP32)])
@@ -31,9 +41,7 @@ def test_weights_that_are_stored_in_fp32_lose_nothing(multiplies_bf16):
     assert dtype_for(FP32, CPU, product_s={BF16: 1.0, FP32: 2.0}.get) == FP32
 
 
-def test_where_bf16_would_be_emulated_it_is_not_even_tried(monkeypatch):
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda: False)
+def test_where_bf16_would_be_emulated_it_is_not_even_tried(emulates_bf16):
     assert dtype_for(BF16, CPU, product_s={}.__getitem__) == FP32
 
 
@@ -48,9 +56,7 @@ def test_sampling_waits_for_the_weights_so_it_takes_what_is_least_to_read(multip
     assert dtype_for_sampling(FP32, CPU) == FP32
 
 
-def test_sampling_does_not_emulate_bf16_either(monkeypatch):
-    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
-        monkeypatch.setattr(torch.cpu, name, lambda: False)
+def test_sampling_does_not_emulate_bf16_either(emulates_bf16):
     assert dtype_for_sampling(BF16, CPU) == FP32
 
 
